@@ -1,0 +1,48 @@
+# `make help` lists the targets. Nothing has to be done before `make demo` or `make test`.
+VENV ?= .venv
+PYTHON ?= python3
+# What FFCV's build needs, and the package that holds the original Fashion-MNIST files.
+PACKAGES = g++ python3-dev python3-venv pkg-config libopencv-dev libturbojpeg0-dev dataset-fashion-mnist
+TEST_PACKAGES = chromium
+RUN = PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+PYTEST = $(RUN) python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo mlflow lint test test-all clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make .venv and install everything, system packages included where apt may
+	@sh tools/packages.sh $(PACKAGES)
+	@$(MAKE) --no-print-directory $(VENV)/installed
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+demo: setup ## pretrain, evaluate and report on real images: `dvc repro` with params.yaml
+	@$(RUN) miyagi check
+	@$(RUN) dvc repro
+	@$(RUN) miyagi summary
+
+mlflow: setup ## open the MLflow UI on 127.0.0.1
+	@$(RUN) sh -c "$$($(VENV)/bin/miyagi track ui)"
+
+lint: setup ## ruff, mypy, import contracts
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) lint-imports
+
+test: setup ## every unit, and one real path through each tool
+	@sh tools/packages.sh $(TEST_PACKAGES)
+	$(PYTEST) -m "not slow and not gpu"
+
+test-all: test ## the rest as well: faults, the full scoping matrix, every README command
+	$(PYTEST) -m "slow and not gpu"
+
+clean: ## delete what a run wrote, except the DVC cache
+	rm -rf .miyagi data/betons runs reports

@@ -1,0 +1,213 @@
+"""The command line: each command parses, calls one function, exits. `dvc.yaml` calls the stages.
+
+Imports stand inside the commands: `miyagi --help` answers before torch could be loaded.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from miyagi.errors import UserError
+from miyagi.paths import Paths
+
+if TYPE_CHECKING:
+    from miyagi.tracking import Run
+
+# Nobody is phoned from here, whatever a library's default is.
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; exit 2 with a line or two for a mistake that the user can mend."""
+    args = parser().parse_args(arguments)
+    try:
+        args.command(args, Paths(Path.cwd()))
+    except UserError as error:
+        print(f"miyagi: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # `miyagi list methods | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their arguments."""
+    root = argparse.ArgumentParser(
+        "miyagi", description="Self-supervised learning on images: one DAG from raw images to a report."
+    )
+    commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, function: Any, line: str, *arguments: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=line, description=line)
+        for argument in arguments:
+            command.add_argument(argument, type=int if argument == "seed" else str)
+        command.set_defaults(command=function)
+        return command
+
+    add("prepare", _prepare, "stage: raw images -> betons", "dataset")
+    add("sweep", _sweep, "stage: resolve an experiment's settings", "experiment")
+    add("pretrain", _pretrain, "stage: train an encoder", "experiment", "seed")
+    add("embed", _embed, "stage: frozen features of a data set", "experiment", "seed", "dataset")
+    add("probe", _probe, "stage: one protocol on the frozen features", "experiment", "seed", "protocol")
+    add("report", _report, "stage: tables, figures and the page")
+    add("summary", _summary, "where the report is, how to open MLflow, the best result")
+    add("check", _check, "read params.yaml and say what is wrong with it")
+    listing = add("list", _list, "what there is by name")
+    listing.add_argument("kind", choices=("methods", "sources", "protocols", "encoders", "recipes"))
+    listing.add_argument("--json", action="store_true", help="for scripts")
+    track = add("track", _track, "MLflow: send what could not be sent (sync), or say how to open the UI (ui)")
+    track.add_argument("action", choices=("sync", "ui"))
+    return root
+
+
+def _run(
+    paths: Paths, stage: str, target: str, experiment: str | None, fingerprint: str, params: Mapping[str, Any]
+) -> "Run":
+    from miyagi import tracking
+    from miyagi.params import read_section
+    from miyagi.settings import Tracking
+
+    settings = read_section(paths.params, "tracking", Tracking)
+    return tracking.Run(paths, settings, stage, target, experiment, fingerprint, params)
+
+
+def _prepare(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi.files import digest
+    from miyagi.params import read
+    from miyagi.paths import SPLITS
+    from miyagi.stages import prepare
+
+    settings = read(paths.params).dataset_settings(args.dataset)
+    described = settings.model_dump(mode="json")
+    with _run(paths, "prepare", args.dataset, None, digest(["prepare", args.dataset, described]), described) as track:
+        track.log(prepare.run(args.dataset, settings, paths), 0)
+        track.outs([*(paths.beton(args.dataset, split) for split in SPLITS), paths.manifest(args.dataset)])
+
+
+def _sweep(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi.files import digest
+    from miyagi.params import read
+    from miyagi.stages import sweep
+
+    params = read(paths.params)
+    described = params.experiment(args.experiment).model_dump(mode="json")
+    with _run(paths, "sweep", args.experiment, args.experiment, digest(described), described) as track:
+        sweep.run(args.experiment, params, paths)
+        track.outs([paths.experiment(args.experiment)])
+
+
+def _pretrain(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi.stages import pretrain
+
+    folder = paths.run(args.experiment, args.seed)
+    identity = pretrain.identity(args.experiment, args.seed, paths)
+    described = pretrain.read_experiment(paths.experiment(args.experiment)).model_dump(mode="json")
+    params = {**described, "seed": args.seed, "code.pretrain": identity["code"], "data": identity["data"]}
+    target = f"{args.experiment}-{args.seed}"
+    with _run(paths, "pretrain", target, args.experiment, identity["fingerprint"], params) as track:
+
+        def on_epoch(row: dict[str, float], rate: float) -> None:
+            epoch = int(row["epoch"])
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
+            print(f"{target}: epoch {epoch}  {shown}  {rate:.0f} samples/s", flush=True)
+            track.log({**row, "samples_per_second": rate}, epoch)
+
+        pretrain.run(args.experiment, args.seed, paths, on_epoch)
+        track.outs(folder / name for name in pretrain.OUTS)
+
+
+def _embed(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi.files import digest, file_digest
+    from miyagi.params import read_section
+    from miyagi.settings import Embed
+    from miyagi.stages import embed
+
+    settings = read_section(paths.params, "embed", Embed)
+    encoder = file_digest(paths.run(args.experiment, args.seed) / "encoder.safetensors")
+    described = {**settings.model_dump(mode="json"), "dataset": args.dataset, "encoder": encoder, "seed": args.seed}
+    target = f"{args.experiment}-{args.seed}-{args.dataset}"
+    with _run(paths, "embed", target, args.experiment, digest(described), described) as track:
+        track.log(embed.run(args.experiment, args.seed, args.dataset, settings, paths), 0)
+        track.outs([paths.bank(args.experiment, args.seed, args.dataset)])
+
+
+def _probe(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi.files import digest, file_digest
+    from miyagi.params import read
+    from miyagi.stages import probe
+
+    params = read(paths.params)
+    settings = params.protocol(args.protocol)
+    banks = [file_digest(paths.bank(args.experiment, args.seed, dataset)) for dataset in params.datasets]
+    described = {
+        **settings.model_dump(mode="json"),
+        "seed": args.seed,
+        "banks": dict(zip(params.datasets, banks, strict=True)),
+    }
+    target = f"{args.experiment}-{args.seed}-{args.protocol}"
+    with _run(paths, "probe", target, args.experiment, digest([args.protocol, described]), described) as track:
+        summary = probe.run(args.experiment, args.seed, args.protocol, list(params.datasets), settings, paths)
+        track.log(summary, 0)
+        track.headline({f"{args.protocol}.{key}": value for key, value in summary.items()})
+        names = paths.rows, paths.predictions
+        track.outs(name(args.experiment, args.seed, args.protocol) for name in names)
+
+
+def _report(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi import tracking
+    from miyagi.files import digest
+    from miyagi.params import read
+    from miyagi.report.previews import previews
+    from miyagi.stages import report
+
+    params = read(paths.params)
+    described = params.model_dump(mode="json", include={"dataset", "seeds", "probe"})
+    tracking.sync(paths, params.tracking)
+    with _run(paths, "report", "report", None, digest(params.model_dump(mode="json")), described) as track:
+        for experiment, figures in report.run(params, paths, previews).items():
+            track.log({f"{experiment}.{name}": value for name, value in figures.items()}, 0)
+        track.outs([paths.reports / "report.html", paths.reports / "results.csv"])
+
+
+def _summary(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi import tracking
+    from miyagi.params import read
+    from miyagi.stages import report
+
+    params = read(paths.params)
+    print("\n".join(report.summary(params, paths, tracking.ui_command(paths, params.tracking))))
+
+
+def _check(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi.params import read
+
+    params = read(paths.params)
+    counts = f"{len(params.experiments)} experiments, {len(params.datasets)} data sets, {len(params.seeds)} seeds"
+    print(f"params.yaml: {counts}: ok")
+
+
+def _list(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi import registry
+
+    rows = registry.listing(args.kind)
+    if args.json:
+        import json
+
+        print(json.dumps(rows, indent=1))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        print(f"{row['name']:{width}}  {row['line']}" + (f"  [{row['paper']}]" if row["paper"] else ""))
+
+
+def _track(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi import tracking
+    from miyagi.params import read_section
+    from miyagi.settings import Tracking
+
+    settings = read_section(paths.params, "tracking", Tracking)
+    print(tracking.ui_command(paths, settings) if args.action == "ui" else tracking.sync(paths, settings))

@@ -1,0 +1,82 @@
+"""The contract between a method and the training loop. Nothing in the loop knows a method by name."""
+
+from collections.abc import Iterable
+from typing import ClassVar, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from miyagi.data.batch import Batch, DataInfo, View
+from miyagi.nn.encoders.base import Encoder
+from miyagi.registry import METHODS
+from miyagi.settings import MethodSettings
+
+S = TypeVar("S", bound=MethodSettings)
+
+
+class Method(nn.Module, Generic[S]):
+    """A pretext task: which views it wants, what it minimises, what it updates by itself.
+
+    Whatever must survive a resume is a parameter or a persistent buffer. A subclass defines `forward` and, where it
+    needs them, `setup` and the hooks; all else has a default.
+
+    Attributes:
+        views: what the loader must give, in the order of `Batch.views`.
+        encoder: what downstream keeps.
+        head: what stands on the encoder (empty: nothing); saved too, so that a protocol can ask what it threw away.
+    """
+
+    views: ClassVar[tuple[View, ...]] = ()
+
+    def __init__(self, settings: S, encoder: Encoder, info: DataInfo) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Sequential()
+        self.setup(settings, info)
+
+    def setup(self, settings: S, info: DataInfo) -> None:
+        """Build heads, queues and banks; the encoder is there."""
+
+    def before_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
+        """What needs a pass over the data first: clusters, words, a teacher's phase."""
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """The step's "loss" (scalar, with gradient) and whatever else should be logged (scalars).
+
+        Args:
+            batch: the views asked for, indices, labels (only the supervised floor may read them) and the key.
+            progress: share of the training that is done, in [0, 1).
+        """
+        raise TypeError(f"{type(self).__name__} does not train")
+
+    def after_backward(self, progress: float) -> None:
+        """Between the backward pass and the optimiser's step: gradients that must not be followed."""
+
+    def after_step(self, progress: float) -> None:
+        """After the optimiser's step: moving averages, queues, banks."""
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """What the optimiser gets: no weight decay on biases and normalisation layers (vectors)."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in trained if p.ndim > 1]},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+
+def build(name: str, settings: dict[str, object], encoder: Encoder, info: DataInfo) -> Method[MethodSettings]:
+    """The method called `name`, on `encoder`.
+
+    Args:
+        name: the method's key, which is its file's name.
+        settings: the method's own settings, as `experiment.yaml` holds them.
+        encoder: freshly initialised.
+        info: facts of the data.
+    """
+    module = METHODS.load(name)
+    (method,) = (
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
+    )
+    built: Method[MethodSettings] = method(module.Settings.model_validate(settings, strict=False), encoder, info)
+    return built

@@ -1,0 +1,136 @@
+"""What Miyagi knows by name: one line a method, source, protocol, encoder and recipe.
+
+An entry's key is its file's name: `METHODS["simclr"]` lives in `miyagi/methods/simclr.py`. Nothing here imports
+torch: listing costs nothing, and `settings_of` reads a file's `class Settings` without importing the file.
+"""
+
+import ast
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from miyagi.errors import UserError, did_you_mean
+
+PACKAGE = Path(__file__).parent
+LIGHT = ("__future__", "typing", "pydantic", "miyagi.settings")
+"""What a `class Settings` may use; everything else that its file imports stays unimported."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a family's list."""
+
+    line: str
+    paper: str = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of modules under one package, each found by its name."""
+
+    singular: str
+    package: str
+    entries: Mapping[str, Entry]
+
+    def check(self, name: str, key: str) -> None:
+        """Raise a UserError that names `key` and the nearest known name, unless `name` is known."""
+        if name not in self.entries:
+            raise UserError(f"{key}: there is no {self.singular} '{name}'; {did_you_mean(name, self.entries)}")
+
+    def file(self, name: str) -> Path:
+        return PACKAGE.joinpath(*self.package.split(".")) / f"{name}.py"
+
+    def load(self, name: str) -> ModuleType:
+        """Import the module called `name`; the pattern of names keeps this inside the package."""
+        if not name.isidentifier():
+            raise UserError(f"'{name}' is not a {self.singular}'s name")
+        return importlib.import_module(f"miyagi.{self.package}.{name}")
+
+    def settings(self, name: str) -> type[Any]:
+        """The `class Settings` of the module called `name`, without importing what the module imports."""
+        return settings_of(self.file(name))
+
+
+@cache
+def settings_of(file: Path) -> type[Any]:
+    """Execute a file's light imports and its `class Settings`, and nothing else.
+
+    Importing torch takes seconds, and validating `params.yaml` or resolving an experiment should not wait for it;
+    yet a method's settings belong in the method's file. docs/adr/0002-settings-without-torch.md.
+    """
+    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+    body: list[ast.stmt] = [
+        node
+        for node in tree.body
+        if (isinstance(node, ast.ImportFrom) and node.module in LIGHT)
+        or (isinstance(node, ast.ClassDef) and node.name == "Settings")
+    ]
+    namespace: dict[str, Any] = {"__name__": f"settings of {file.stem}"}
+    exec(compile(ast.Module(body, []), str(file), "exec"), namespace)
+    found: type[Any] = namespace["Settings"]
+    return found
+
+
+METHODS = Family(
+    "method",
+    "methods",
+    {
+        "random": Entry("floor: the encoder as it was initialised"),
+        "supervised": Entry("floor: cross-entropy on all labels"),
+        "rotation": Entry("predict which of four rotations was applied", "Gidaris et al., ICLR 2018"),
+        "simclr": Entry("two views agree, the batch gives the negatives (NT-Xent)", "Chen et al., ICML 2020"),
+        "moco": Entry("a queue of keys from a momentum encoder; v1 and v2 by settings", "He et al., CVPR 2020"),
+    },
+)
+SOURCES = Family(
+    "source",
+    "data.sources",
+    {
+        "fashion_mnist": Entry("70,000 articles of clothing, 28x28 grey, 10 classes", "Xiao et al., 2017"),
+        "digits": Entry("1,797 handwritten digits, 8x8 grey; inside scikit-learn", "Alpaydin and Kaynak, 1998"),
+        "cifar10": Entry("60,000 small photographs, 32x32, 10 classes", "Krizhevsky, 2009"),
+        "cifar100": Entry("60,000 small photographs, 32x32, 100 classes", "Krizhevsky, 2009"),
+        "stl10": Entry("13,000 labelled photographs, 96x96, 10 classes", "Coates et al., AISTATS 2011"),
+        "svhn": Entry("99,289 house-number digits, 32x32, 10 classes", "Netzer et al., 2011"),
+        "imagefolder": Entry("your own folder: train/<class>/*, test/<class>/*, or <class>/*"),
+    },
+)
+PROTOCOLS = Family(
+    "protocol",
+    "protocols",
+    {
+        "knn": Entry("weighted nearest neighbours on the frozen features", "Wu et al., CVPR 2018"),
+        "linear": Entry("logistic regression on the frozen features, regularisation chosen on validation"),
+    },
+)
+ENCODERS = Family(
+    "encoder",
+    "nn.encoders",
+    {
+        "conv4": Entry("four blocks of 3x3 convolution, BatchNorm, ReLU, pool", "Vinyals et al., NeurIPS 2016"),
+        "resnet18": Entry("residual network with 18 layers", "He et al., CVPR 2016"),
+        "resnet50": Entry("residual network with 50 layers", "He et al., CVPR 2016"),
+    },
+)
+
+
+def listing(kind: str) -> list[dict[str, str]]:
+    """The rows of `miyagi list KIND`: name, line, paper.
+
+    Args:
+        kind: methods, sources, protocols, encoders or recipes.
+    """
+    from miyagi.recipes import RECIPES
+
+    families: dict[str, Mapping[str, Any]] = {
+        "methods": METHODS.entries,
+        "sources": SOURCES.entries,
+        "protocols": PROTOCOLS.entries,
+        "encoders": ENCODERS.entries,
+        "recipes": RECIPES,
+    }
+    return [{"name": name, "line": entry.line, "paper": entry.paper} for name, entry in families[kind].items()]

@@ -1,0 +1,113 @@
+"""The page: one self-contained HTML file that asks nobody for anything.
+
+Names of classes and files come from folders that anybody may have made, so jinja2 escapes whatever it is given; only
+our own SVG passes as it is. A content security policy in the page forbids every request and every script but ours.
+"""
+
+import base64
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from miyagi.report.figures import Image, Query, picture
+from miyagi.report.tables import FLOORS, Group
+
+Previews = Mapping[str, Sequence[Sequence[Image]]]
+"""Experiment -> rows of uint8 H x W x 3 images: the original, then what augmentation made of it."""
+PACKAGES = (
+    *("miyagi", "torch", "torchvision", "ffcv", "numpy", "scikit-learn", "scipy", "dvc", "mlflow"),
+    *("pydantic", "safetensors", "matplotlib"),
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An experiment's learning curves: the SVG, and the same in words, one line a seed."""
+
+    experiment: str
+    svg: str
+    words: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: images by split, its classes, and the files that could not be read."""
+
+    name: str
+    counts: Mapping[str, int]
+    classes: Sequence[str]
+    skipped: Sequence[str]
+
+
+@dataclass(frozen=True, order=True)
+class Origin:
+    """Which data and which code a protocol's numbers of an experiment come from."""
+
+    experiment: str
+    protocol: str
+    settings: str
+    data: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the page shows, ready to print."""
+
+    dataset: str
+    made: str  # when, as text
+    best: str | None
+    methods: Mapping[str, str]  # experiment -> method
+    intervals: Sequence[str]
+    groups: Sequence[Group]
+    curves: Sequence[Curve]
+    neighbours: Mapping[str, Sequence[Query]]
+    data: Sequence[Data]
+    origins: Sequence[Origin]
+    descriptions: Mapping[str, str]  # experiment -> its experiment.yaml
+    previews: Previews = field(default_factory=dict)
+
+    @property
+    def lacking(self) -> list[str]:
+        """The floors that no experiment provides: the page says so above its tables."""
+        return [floor for floor in FLOORS if floor not in self.methods.values()]
+
+    @property
+    def untrained(self) -> list[str]:
+        drawn = {curve.experiment for curve in self.curves}
+        return [name for name in self.methods if name not in drawn]
+
+
+def render(page: Page) -> str:
+    """The page as HTML text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"svg": Markup, "picture": picture, "sha256": _sha256}
+    return environment.get_template("page.html").render(page=page, versions=versions(), floors=FLOORS)
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of what the numbers rest on, read from metadata: importing torch takes seconds."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _sha256(text: str) -> str:
+    """What a content security policy calls a script by."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,253 @@
+"""The stage `report`: every experiment's rows -> reports/results.csv and reports/report.html."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from miyagi.errors import UserError
+from miyagi.files import write_text
+from miyagi.params import Params
+from miyagi.paths import SPLITS, Paths
+from miyagi.report import figures, html
+from miyagi.report.tables import (
+    HEADLINE,
+    STAMP,
+    VERSUS,
+    Group,
+    Line,
+    Predictions,
+    Row,
+    against_floor,
+    finals,
+    groups,
+    to_csv,
+)
+
+Read = TypeVar("Read")
+Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
+ReadImages = Callable[[Path, Sequence[int]], Images]
+
+
+def run(
+    params: Params,
+    paths: Paths,
+    previews: Callable[[Paths, Sequence[str]], html.Previews] | None = None,
+    *,
+    read_images: ReadImages | None = None,
+) -> dict[str, dict[str, float]]:
+    """Write the report.
+
+    Args:
+        params: experiments, seeds, probe.protocols and dataset are read.
+        paths: the project's files.
+        previews: (paths, experiments) -> rows of images for the augmentation grid; None leaves the grid out.
+        read_images: (beton, indices) -> N x H x W x 3 uint8 images and N labels; None: miyagi.data.betons.
+
+    Returns:
+        Experiment -> its headline numbers on test: "test.PROTOCOL.encoder.top1" in percent and the same with
+        ".vs_random" in points (means over seeds where there are several). A data set that is not the one trained on
+        stands in front ("digits.test.linear.encoder.top1").
+
+    Raises:
+        UserError: an input is missing, cannot be read or contradicts another; it names the file and the stage.
+    """
+    names, seeds = list(params.experiments), list(params.seeds)
+    rows = _all_rows(params, paths)
+    described = {name: _read(paths, paths.experiment(name), f"sweep@{name}", _described) for name in names}
+    methods = {name: described[name]["method"] for name in names}
+
+    @cache
+    def predictions(name: str, seed: int, protocol: str) -> Predictions:
+        path = paths.predictions(name, seed, protocol)
+        return _read(paths, path, f"probe@{name}-{seed}-{protocol}", load_file)
+
+    rows = against_floor(rows, predictions, {name: described[name]["encoder"] for name in names})
+    tables = groups(rows, methods)
+    winner = best(tables, params.dataset)
+    data = [_data(paths, name) for name in sorted({params.dataset, *(row["dataset"] for row in rows)})]
+    classes = next(entry.classes for entry in data if entry.name == params.dataset)
+    page = html.Page(
+        dataset=params.dataset,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        best=winner,
+        methods=methods,
+        intervals=sorted({row["interval"] for row in rows if row["interval"]}),
+        groups=tables,
+        curves=_curves(paths, names, seeds),
+        neighbours=_neighbours(paths, names, seeds[0], params.dataset, classes, read_images or _read_betons),
+        data=data,
+        origins=sorted({html.Origin(*(row[key.name] for key in fields(html.Origin))) for row in rows}),
+        descriptions={name: _text(paths.experiment(name)) for name in names},
+        previews=previews(paths, names) if previews else {},
+    )
+    write_text(paths.reports / "results.csv", to_csv(rows))
+    write_text(paths.reports / "report.html", html.render(page))
+    return headlines(tables, names, params.dataset)
+
+
+def summary(params: Params, paths: Paths, mlflow_command: str) -> list[str]:
+    """Three lines: where the report is, how to open the MLflow UI, the best result (chosen on validation).
+
+    Raises:
+        UserError: an input is missing; it names the file and the stage.
+    """
+    rows = [{**row, **dict.fromkeys(VERSUS)} for row in _all_rows(params, paths)]
+    winner = best(groups(rows, {row["experiment"]: row["method"] for row in rows}), params.dataset)
+    return [
+        f"report: {(paths.reports / 'report.html').relative_to(paths.root)}",
+        f"mlflow: {mlflow_command}",
+        f"best: {winner or 'none: only floors were measured on both validation and test'}",
+    ]
+
+
+def best(tables: Sequence[Group], dataset: str) -> str | None:
+    """The best experiment that is no floor, chosen by its validation value (the mean over seeds, where several ran).
+
+    Only the layer and the metric of HEADLINE on `dataset` count, and only experiments that were tested as well; None
+    where there are none. Equal values go to the first table's first line. The test value never takes part.
+    """
+    layer, metric = HEADLINE
+    found = [
+        (line.val * (1 if line.higher_is_better else -1), table, line)
+        for table in tables
+        if (table.dataset, table.metric) == (dataset, metric)
+        for line in finals(table.layers.get(layer, ()))
+        if not line.is_floor and line.test is not None and line.val is not None
+    ]
+    return _told(*max(found, key=lambda entry: entry[0])[1:]) if found else None
+
+
+def headlines(tables: Sequence[Group], names: Sequence[str], dataset: str) -> dict[str, dict[str, float]]:
+    """Experiment -> its test values on HEADLINE's layer and metric, and their differences to the floor; see `run`."""
+    layer, metric = HEADLINE
+    numbers: dict[str, dict[str, float]] = {name: {} for name in names}
+    for table in tables:
+        hashes = {other.settings for other in tables if other.protocol == table.protocol}
+        protocol = table.protocol if len(hashes) == 1 else f"{table.protocol}_{table.settings}"
+        front = "" if table.dataset == dataset else f"{table.dataset}."
+        key = f"{front}test.{protocol}.{layer}.{metric}"
+        for line in finals(table.layers.get(layer, ())) if table.metric == metric else ():
+            if line.test:
+                numbers[line.experiment][key] = line.test[0]
+            if line.versus:
+                numbers[line.experiment][f"{key}.vs_random"] = line.versus[0]
+    return numbers
+
+
+def _told(table: Group, line: Line) -> str:
+    assert line.test is not None
+    value, low, high = line.test
+    seeds = ("seed " if len(line.seeds) == 1 else "mean of seeds ") + ", ".join(map(str, line.seeds))
+    return (
+        f"{line.experiment} {value:.2f} % [{low:.2f}, {high:.2f}] test {table.metric} on {table.dataset}, "
+        f"{table.protocol} on {HEADLINE[0]}, n {line.n}, {seeds} (chosen on validation: {line.val:.2f} %)"
+    )
+
+
+def _read(paths: Paths, path: Path, stage: str, reader: Callable[[Path], Read]) -> Read:
+    """What `reader` makes of `path`, or a UserError that names the file and the stage that writes it."""
+    file = path.relative_to(paths.root)
+    try:
+        return reader(path)
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing; run: dvc repro {stage}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{file} cannot be read ({reason}); delete it and run: dvc repro {stage}") from None
+
+
+def _all_rows(params: Params, paths: Paths) -> list[Row]:
+    """The rows of every experiment, seed, protocol and data set that params.yaml names now."""
+    places = [(name, seed, protocol) for name in params.experiments for seed in params.seeds
+              for protocol in params.probe.protocols]  # fmt: skip
+    return [row for place in places for row in _rows(paths, *place) if row["dataset"] in params.datasets]
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """An experiment's description; KeyError where it lacks what the report needs."""
+    found = yaml.safe_load(_text(path))
+    return {**found, "method": str(found["method"]), "encoder": found["encoder"]}
+
+
+def _rows(paths: Paths, name: str, seed: int, protocol: str) -> list[Row]:
+    def reader(path: Path) -> list[Row]:
+        rows: list[Row] = json.loads(_text(path))["rows"]
+        for row in rows:
+            if lacking := [key for key in STAMP if key not in row]:
+                raise ValueError(f"a row lacks {', '.join(lacking)}")
+        return rows
+
+    return _read(paths, paths.rows(name, seed, protocol), f"probe@{name}-{seed}-{protocol}", reader)
+
+
+def _data(paths: Paths, name: str) -> html.Data:
+    def reader(path: Path) -> html.Data:
+        found = json.loads(_text(path))
+        skipped = [f"{entry['file']}: {entry['reason']}" for entry in found["skipped"]]
+        counts = {split: int(found["counts"][split]["total"]) for split in SPLITS}
+        return html.Data(name, counts, [str(label) for label in found["classes"]], skipped)
+
+    return _read(paths, paths.manifest(name), f"prepare@{name}", reader)
+
+
+def _curves(paths: Paths, names: Sequence[str], seeds: Sequence[int]) -> list[html.Curve]:
+    """The curves of the experiments that trained; the untrained floor's history has no epochs."""
+    histories: dict[str, dict[int, figures.History]] = {}
+    for name in names:
+        for seed in seeds:
+            path = paths.run(name, seed) / "history.csv"
+            past = _read(paths, path, f"pretrain@{name}-{seed}", lambda p: figures.history(_text(p)))
+            if past.get("epoch"):
+                histories.setdefault(name, {})[seed] = past
+    limits = figures.knn_limits([past for pasts in histories.values() for past in pasts.values()])
+    return [
+        html.Curve(name, figures.curves(name, pasts, limits), [
+            f"seed {seed}: {figures.summary(past)}" for seed, past in pasts.items()
+        ])
+        for name, pasts in histories.items()
+    ]  # fmt: skip
+
+
+def _neighbours(
+    paths: Paths, names: Sequence[str], seed: int, dataset: str, classes: Sequence[str], read_images: ReadImages
+) -> dict[str, list[figures.Query]]:
+    """Experiment -> test images with their nearest train images, by the bank of frozen features."""
+    stages = {name: f"embed@{name}-{seed}-{dataset}" for name in names}
+    banks = {name: paths.bank(name, seed, dataset) for name in names}
+    found = {
+        name: _read(paths, bank, stages[name], lambda path: figures.look_up(path, HEADLINE[0]))
+        for name, bank in banks.items()
+    }
+
+    def pictures(split: str, wanted: set[int]) -> dict[int, str]:
+        order, beton = sorted(wanted), paths.beton(dataset, split)
+        images, labels = _read(paths, beton, f"prepare@{dataset}", lambda path: read_images(path, order))
+        for name in names:
+            if order[-1] >= len(found[name].labels[split]) or (found[name].labels[split][order] != labels).any():
+                bank, file = (path.relative_to(paths.root) for path in (banks[name], beton))
+                raise UserError(f"{bank} was made of other images than {file}; run: dvc repro {stages[name]}")
+        return {index: figures.picture(image) for index, image in zip(order, images, strict=True)}
+
+    tests = pictures("test", {index for entry in found.values() for index in entry.queries.tolist()})
+    trains = pictures("train", {index for entry in found.values() for index in entry.near.ravel().tolist()})
+    return {name: entry.shown(tests, trains, classes) for name, entry in found.items()}
+
+
+def _read_betons(path: Path, indices: Sequence[int]) -> Images:
+    from miyagi.data.betons import read_images  # ffcv takes seconds to import
+
+    return read_images(path, indices)

@@ -1,0 +1,188 @@
+"""What is written is what is read, twice the same bytes, and never half a file."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from miyagi.data.betons import PAGE, Beton, read_images, square, write_beton
+from miyagi.data.loader import Loader
+from miyagi.errors import UserError
+from PIL import Image
+
+
+def pictures(n: int, height: int = 32, width: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, height, width, 3), dtype=np.uint8), rng.integers(0, 10, n)
+
+
+@pytest.mark.parametrize("n", [1, 7, PAGE // 3072, PAGE // 3072 + 1])
+def test_round_trip(tmp_path: Path, n: int) -> None:
+    images, labels = pictures(n)
+    write_beton(tmp_path / "x.beton", images, labels)
+    back, back_labels = read_images(tmp_path / "x.beton")
+    assert np.array_equal(back, images)
+    assert np.array_equal(back_labels, labels)
+    assert back_labels.dtype == np.int64
+    assert [path.name for path in tmp_path.iterdir()] == ["x.beton"]
+
+
+def test_chosen_indices_in_their_order(tmp_path: Path) -> None:
+    images, labels = pictures(9, 8, 12)
+    write_beton(tmp_path / "x.beton", images, labels)
+    back, back_labels = read_images(tmp_path / "x.beton", [5, 0, 5])
+    assert np.array_equal(back, images[[5, 0, 5]])
+    assert np.array_equal(back_labels, labels[[5, 0, 5]])
+
+
+def test_ffcv_itself_reads_the_same(tmp_path: Path) -> None:
+    images, labels = pictures(10)
+    write_beton(tmp_path / "x.beton", images, labels)
+    batches = list(Loader(tmp_path / "x.beton", 4)())
+    assert np.array_equal(np.concatenate([batch.image.numpy() for batch in batches]), images.transpose(0, 3, 1, 2))
+    assert np.concatenate([batch.label.numpy() for batch in batches]).tolist() == labels.tolist()
+    assert np.concatenate([batch.index.numpy() for batch in batches]).tolist() == list(range(10))
+
+
+def test_two_writes_agree_byte_for_byte_and_with_ffcv(tmp_path: Path) -> None:
+    images, labels = pictures(3000)
+    for name in ("a", "b"):
+        write_beton(tmp_path / name, images, labels)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+    from ffcv.fields import IntField, RGBImageField
+    from ffcv.writer import DatasetWriter
+
+    rows = [(image, int(label), index) for index, (image, label) in enumerate(zip(images, labels, strict=True))]
+    fields = {"image": RGBImageField(write_mode="raw"), "label": IntField(), "index": IntField()}
+    DatasetWriter(str(tmp_path / "theirs"), fields, num_workers=1).from_indexed_dataset(rows)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_an_image_larger_than_a_default_page(tmp_path: Path) -> None:
+    images, labels = pictures(2, 1700, 1701)
+    assert images[0].nbytes > PAGE
+    write_beton(tmp_path / "x.beton", images, labels)
+    assert np.array_equal(read_images(tmp_path / "x.beton")[0], images)
+
+
+def test_failure_while_reading_propagates_and_leaves_nothing(tmp_path: Path) -> None:
+    images, labels = pictures(20)
+
+    class Broken:
+        def __len__(self) -> int:
+            return 20
+
+        def __getitem__(self, position: int, /) -> np.ndarray:
+            if position == 13:
+                raise UserError("image 13 vanished")
+            return np.asarray(images[position])
+
+    with pytest.raises(UserError, match="image 13 vanished"):
+        write_beton(tmp_path / "x.beton", Broken(), labels)
+    assert list(tmp_path.iterdir()) == []
+
+
+DISK_FULL = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from miyagi.data.betons import write_beton
+from miyagi.errors import UserError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+limit = int(sys.argv[2])
+images = np.zeros((6000, 32, 32, 3), np.uint8)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    write_beton(Path(sys.argv[1]), images, np.zeros(6000, int))
+except UserError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [2000, 100_000, (9 << 20) + 5, (32 << 20) - 7, (32 << 20) + 100],
+    ids=["header", "metadata", "first page", "last page", "table"],
+)
+def test_full_disk(tmp_path: Path, limit: int) -> None:
+    # 6,000 images of 3 KiB fill three pages of 8 MiB behind one that holds header and metadata; the table is last.
+    target = tmp_path / "betons" / "x.beton"
+    done = subprocess.run(
+        [sys.executable, "-c", DISK_FULL, str(target), str(limit)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"cannot write {target}" in done.stdout
+    assert list(target.parent.iterdir()) == []
+
+
+def test_silent_short_write_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = pictures(10)
+    import miyagi.data.betons as betons
+
+    real = betons._verify
+
+    def truncated(path: Path, written: Path, writer: object) -> None:
+        with written.open("rb+") as handle:
+            handle.truncate(written.stat().st_size - 24)
+        real(path, written, writer)
+
+    monkeypatch.setattr(betons, "_verify", truncated)
+    with pytest.raises(UserError, match="the disk kept less than was written"):
+        write_beton(tmp_path / "x.beton", images, labels)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "betons").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        write_beton(tmp_path / "betons" / "x.beton", *pictures(3))
+
+
+def test_images_must_be_of_one_size(tmp_path: Path) -> None:
+    images = [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)]
+    with pytest.raises(ValueError, match=r"image 1 is \(8, 9, 3\)"):
+        write_beton(tmp_path / "x.beton", images, np.zeros(2, int))
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "foreign"])
+def test_reading_a_broken_beton(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "x.beton"
+    write_beton(file, *pictures(5))
+    if damage == "missing":
+        file.unlink()
+    else:
+        whole = file.read_bytes()
+        file.write_bytes({"empty": b"", "cut": whole[:-100], "foreign": b"not a beton" * 1000}[damage])
+    with pytest.raises(UserError, match=r"cannot read .*x\.beton"):
+        Beton(file)
+
+
+def test_square_takes_the_centre(tmp_path: Path) -> None:
+    image = np.zeros((4, 10, 3), np.uint8)
+    image[:, 3:7] = 200  # the centred 4 x 4 square
+    assert (square(image, 4) == 200).all()
+    assert (square(image.transpose(1, 0, 2), 8) == 200).all()
+
+
+def test_square_resizes_as_pillow_does_and_keeps_grey_grey() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
+    large = square(np.repeat(grey[..., None], 3, axis=-1), 32)
+    expected = np.asarray(Image.fromarray(grey).resize((32, 32), Image.Resampling.BICUBIC))
+    assert np.array_equal(large, np.repeat(expected[..., None], 3, axis=-1))
+    checks = np.indices((64, 64)).sum(0) % 2 * 255
+    small = square(np.repeat(checks[..., None], 3, axis=-1).astype(np.uint8), 16)
+    assert np.abs(small[2:-2, 2:-2].astype(int) - 127).max() <= 8  # antialiased: the mean, not one of the two
+
+
+def test_torch_threads_are_left_alone(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from pathlib import Path; import numpy as np; torch.set_num_threads(2)\n"
+        "from miyagi.data.betons import read_images, write_beton\n"
+        "write_beton(Path(sys.argv[1]), np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2, int))\n"
+        "read_images(Path(sys.argv[1])); print(torch.get_num_threads())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "2", done.stderr

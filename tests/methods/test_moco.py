@@ -1,0 +1,53 @@
+import torch
+
+from miyagi.methods.moco import MoCo, Settings
+from miyagi.recipes import RECIPES
+from miyagi.settings import Head, Pretrain
+from miyagi.train.loop import optimizer
+
+RECIPE = RECIPES["simclr_small"].views
+
+
+def test_no_gradient_for_keys_and_queue(encoder, info, make_batch):
+    method = MoCo(Settings(queue=64), encoder, info)
+    method(make_batch(method, RECIPE), 0.0)["loss"].backward()
+    assert all(p.grad is None for p in (*method.key_encoder.parameters(), *method.key_head.parameters()))
+    assert all(p.grad is not None for p in (*method.encoder.parameters(), *method.head.parameters()))
+    assert method.queue.keys.grad is None
+
+
+def test_the_key_encoder_follows_and_the_queue_fills(encoder, info, make_batch):
+    method = MoCo(Settings(queue=300, momentum=0.9), encoder, info)
+    before = [p.clone() for p in method.key_encoder.parameters()]
+    optimiser = optimizer(method, Pretrain())
+    for i in range(2):
+        loss = method(make_batch(method, RECIPE, i), 0.0)["loss"]
+        loss.backward()
+        optimiser.step()
+        pending = method._pending.clone()
+        expected = [0.9 * k + 0.1 * q for k, q in zip(method.key_encoder.parameters(), method.encoder.parameters(), strict=True)]
+        method.after_step(0.0)
+        for got, want in zip(method.key_encoder.parameters(), expected, strict=True):
+            torch.testing.assert_close(got, want)
+        assert torch.equal(method.queue.keys[128 * i : 128 * (i + 1)], pending)
+    assert int(method.queue.position) == 256
+    assert any(not torch.equal(p, q) for p, q in zip(before, method.key_encoder.parameters(), strict=True))
+
+
+def test_queue_and_key_encoder_are_in_the_state(encoder, info):
+    names = MoCo(Settings(queue=8), encoder, info).state_dict()
+    assert {"queue.keys", "queue.position"} <= set(names)
+    assert any(name.startswith("key_encoder.") for name in names)
+    assert any(name.startswith("key_head.") for name in names)
+
+
+def test_v1_by_settings(encoder, info, make_batch):
+    method = MoCo(Settings(recipe="moco_v1", temperature=0.07, head=Head(kind="linear"), queue=8), encoder, info)
+    assert [type(layer).__name__ for layer in method.head] == ["Linear"]
+    assert torch.isfinite(method(make_batch(method, RECIPE), 0.0)["loss"])
+
+
+def test_one_negative(encoder, info, make_batch):
+    method = MoCo(Settings(queue=1), encoder, info)
+    assert torch.isfinite(method(make_batch(method, RECIPE), 0.0)["loss"])
+    method.after_step(0.0)

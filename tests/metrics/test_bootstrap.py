@@ -1,0 +1,100 @@
+"""The intervals against scipy, and against values worked out by hand."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from miyagi.metrics.bootstrap import CHUNK, interval, paired, t_interval
+from scipy.stats import binom, bootstrap
+
+HITS = np.repeat([1.0, 0.0], [820, 180])
+
+
+def test_hits_match_the_exact_binomial() -> None:
+    # A redrawn mean of 1,000 hits and misses is Binomial(1000, 0.82) / 1000; its quantiles are known exactly.
+    # One hit more or less is the grain of 200,000 draws.
+    low, high = interval(HITS, draws=200_000)
+    assert low == pytest.approx(binom.ppf(0.025, 1000, 0.82) / 1000, abs=0.0011)
+    assert high == pytest.approx(binom.ppf(0.975, 1000, 0.82) / 1000, abs=0.0011)
+
+
+@pytest.mark.parametrize("values", [HITS, np.random.default_rng(1).gamma(2.0, size=500)], ids=["hits", "many values"])
+def test_agrees_with_scipy(values: np.ndarray) -> None:
+    ours = interval(values, draws=20_000)
+    theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=0, batch=500)
+    width = theirs.confidence_interval.high - theirs.confidence_interval.low
+    assert ours[0] == pytest.approx(theirs.confidence_interval.low, abs=0.03 * width)
+    assert ours[1] == pytest.approx(theirs.confidence_interval.high, abs=0.03 * width)
+
+
+def test_equal_arguments_give_equal_bits_and_the_seed_counts() -> None:
+    values = np.random.default_rng(2).normal(size=300)
+    assert interval(values) == interval(values)
+    assert interval(values) != interval(values, seed=1)
+
+
+def test_order_of_hits_does_not_matter() -> None:
+    assert interval(HITS) == interval(HITS[::-1])
+
+
+def test_level_widens() -> None:
+    narrow, wide = interval(HITS, level=0.8), interval(HITS, level=0.99)
+    assert wide[0] < narrow[0] < 0.82 < narrow[1] < wide[1]
+
+
+def test_memory_stays_bounded() -> None:
+    values = np.random.default_rng(3).normal(size=20_000)  # 2,000 draws at once would take 320 MB
+    tracemalloc.start()
+    interval(values, draws=400)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * 8 * CHUNK
+
+
+def test_paired_sees_what_two_intervals_cannot() -> None:
+    rng = np.random.default_rng(4)
+    b = (rng.random(2000) < 0.8).astype(float)
+    a = b.copy()
+    a[np.flatnonzero(b == 0)[:30]] = 1.0  # 30 more hits, none lost
+    difference, low, high = paired(a, b)
+    assert difference == pytest.approx(0.015)
+    assert 0 < low < difference < high
+    assert interval(a)[0] < interval(b)[1]  # unpaired, the two intervals overlap
+
+
+def test_paired_includes_zero_where_gains_and_losses_balance() -> None:
+    a, b = np.tile([1.0, 0.0, 1.0], 300), np.tile([0.0, 1.0, 1.0], 300)
+    difference, low, high = paired(a, b)
+    assert difference == 0
+    assert low < 0 < high
+
+
+def test_paired_is_antisymmetric_in_value() -> None:
+    a, b = HITS, np.roll(HITS, 37)
+    assert paired(a, b)[0] == -paired(b, a)[0]
+
+
+def test_t_interval_by_hand() -> None:
+    # mean 4, s = sqrt(((-2)^2 + 0 + 2^2) / 2) = 2, t(0.975; 2) = 4.302653, half = 4.302653 * 2 / sqrt(3) = 4.968275
+    mean, low, high = t_interval([2.0, 4.0, 6.0])
+    assert (mean, low, high) == pytest.approx((4.0, 4.0 - 4.968275, 4.0 + 4.968275), abs=1e-5)
+
+
+def test_one_image_and_equal_images_have_no_width() -> None:
+    assert interval([5.0]) == (5.0, 5.0)
+    assert interval(np.full(100, 100.0)) == (100.0, 100.0)
+
+
+@pytest.mark.parametrize("values", [[], [[1.0, 2.0]], [1.0, float("nan")]], ids=["none", "two axes", "nan"])
+def test_refuses_what_has_no_mean(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="finite numbers"):
+        interval(values)
+
+
+def test_refuses_other_mistakes() -> None:
+    with pytest.raises(ValueError, match="same images"):
+        paired([1.0, 0.0], [1.0])
+    with pytest.raises(ValueError, match="two seeds"):
+        t_interval([1.0])
+    with pytest.raises(ValueError, match="level"):
+        interval([1.0, 2.0], level=95)

@@ -1,0 +1,71 @@
+"""The page from data made by hand; the stage's test looks at it in a browser."""
+
+import dataclasses
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+
+from miyagi.report.figures import Neighbour, Query
+from miyagi.report.html import Data, Page, render, versions
+from miyagi.report.tables import Group, Line
+
+BAD = '"><script>alert(1)</script>'
+PAGE = Page(
+    dataset="digits",
+    made="today",
+    best=None,
+    methods={"random": "random", "a": "simclr"},
+    intervals=["bootstrap over images, 95 %"],
+    groups=[
+        Group("linear", "0123456789abcdef", "digits", "top1", {
+            "encoder": [
+                Line("seed", "random", "random", (0,), (50.0, 40.0, 60.0), 51.0, n=1000),
+                Line("seed", "a", "simclr", (0,), (48.0, 38.0, 58.0), 49.0, (-2.0, -3.0, -1.0), "random", 1000),
+                Line("seed", "b", "simclr", (0,), (51.0, 41.0, 61.0), None, (1.0, -1.0, 3.0), "deep_floor", 1000),
+            ],
+        }),
+    ],
+    curves=[],
+    neighbours={"a": [Query("data:,q", BAD, [Neighbour("data:,n", BAD, False)])]},
+    data=[Data("digits", {"train": 12345, "val": 1, "test": 2}, [BAD] * 120, [BAD])],
+    origins=[],
+    descriptions={"a": f"method: {BAD}"},
+)  # fmt: skip
+
+
+def test_escapes_names_wherever_they_stand() -> None:
+    html = render(PAGE)
+    assert BAD not in html
+    assert html.count("<script>") == 1
+    assert html.count("&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;") == 2 + 2 + 100 + 1 + 1
+
+
+def test_says_plainly_what_is_not_better() -> None:
+    html = render(PAGE)
+    assert html.count("▼ yes, worse") == 1
+    assert "▲ yes, better" not in html
+    assert '<b>+1.00</b> <span class="range">[-1.00, +3.00]</span>' in html
+    assert "(deep_floor)" in html
+
+
+def test_says_what_is_lacking() -> None:
+    html = render(PAGE)
+    assert "No experiment has the method <em>supervised</em>" in html
+    assert "<em>random</em>, so this report lacks" not in html
+    assert "Best: none" in html
+    assert "and 20 more" in html
+    assert "12,345" in html
+    assert "#previews" not in html
+    assert "#neighbours" not in render(dataclasses.replace(PAGE, neighbours={}))
+
+
+def test_versions_come_from_metadata() -> None:
+    found = versions()
+    assert found["python"] == platform.python_version()
+    assert found["torch"] == version("torch")
+
+
+def test_rendering_imports_neither_torch_nor_ffcv() -> None:
+    code = "import sys, miyagi.report.html as h; h.versions(); assert not {'torch', 'ffcv', 'mlflow'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={"PYTHONPATH": ":".join(sys.path)})

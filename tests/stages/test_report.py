@@ -1,0 +1,353 @@
+"""The stage on small real files with known numbers, and the page in a real browser."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from miyagi.errors import UserError
+from miyagi.paths import Paths
+from miyagi.stages import report
+from safetensors.numpy import save_file
+
+MARKUP = "<script>alert(1)</script>"
+CLASSES = [MARKUP, "Ünï côde & <b>bold</b>", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+METHODS = {
+    "random": "random",
+    "supervised": "supervised",
+    "rotation": "rotation",
+    "simclr": "simclr",
+    "again": "simclr",
+}
+# Of 100 images, how many are right on test and on val. `again` is better on test, `simclr` on val.
+TEST = {"random": 50, "supervised": 90, "rotation": 54, "simclr": 80, "again": 85}
+VAL = {"random": 52, "supervised": 91, "rotation": 55, "simclr": 84, "again": 82}
+
+
+@dataclass
+class World:
+    """A project's folder after every stage but the report, on scikit-learn's digits."""
+
+    paths: Paths
+    images: np.ndarray
+    labels: np.ndarray
+    seeds: list[int] = field(default_factory=lambda: [0])
+    methods: dict[str, str] = field(default_factory=lambda: dict(METHODS))
+
+    @property
+    def params(self) -> Any:
+        return SimpleNamespace(
+            experiments={name: {"method": method} for name, method in self.methods.items()},
+            seeds=self.seeds,
+            dataset="digits",
+            datasets={"digits": {}},
+            probe=SimpleNamespace(protocols=["knn", "linear"]),
+        )
+
+    def part(self, split: str) -> slice:
+        return {"train": slice(0, 300), "val": slice(300, 400), "test": slice(400, 500)}[split]
+
+    def read_images(self, path: Path, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        part = self.part(path.stem)
+        return self.images[part][list(indices)], self.labels[part][list(indices)]
+
+    def previews(self, paths: Paths, names: Sequence[str]) -> dict[str, list[list[np.ndarray]]]:
+        assert paths is self.paths
+        return {
+            name: [[image, image[:, ::-1], np.rot90(image), 255 - image] for image in self.images[:2]]
+            for name in names
+            if self.methods[name] != "random"
+        }
+
+    def run(self) -> dict[str, dict[str, float]]:
+        return report.run(self.params, self.paths, self.previews, read_images=self.read_images)
+
+    @property
+    def summary(self) -> list[str]:
+        return report.summary(self.params, self.paths, "mlflow ui")
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        with (self.paths.reports / "results.csv").open(encoding="utf-8", newline="") as handle:
+            return list(csv.DictReader(handle))
+
+    @property
+    def html(self) -> str:
+        return (self.paths.reports / "report.html").read_text(encoding="utf-8")
+
+    def write(self) -> None:
+        """Everything that the stage reads, for `self.seeds`."""
+        manifest = {
+            "classes": CLASSES,
+            "counts": {split: {"total": self.part(split).stop - self.part(split).start} for split in report.SPLITS},
+            "skipped": [{"file": "five/<img src=x>.png", "reason": "not an image"}],
+        }
+        _json(self.paths.manifest("digits"), manifest)
+        for number, (name, method) in enumerate(self.methods.items()):
+            self.paths.run(name, 0).mkdir(parents=True)
+            described = {"method": method, "encoder": {"name": "conv4", "width": 64}, "settings": {"temperature": 0.5}}
+            self.paths.experiment(name).write_text(yaml.safe_dump(described))
+            for seed in self.seeds:
+                self._run(name, seed, number)
+
+    def _run(self, name: str, seed: int, number: int) -> None:
+        run = self.paths.run(name, seed)
+        (run / "features").mkdir(parents=True)
+        past = "epoch,loss,lr,knn,std,rank,accuracy\n"
+        if name != "random":
+            past += (
+                f"1,5.5,0.002,{40 + number},0.05,20,\n2,5.0,0.001,,0.05,21,\n3,4.75,0.0,{60 + number + seed},0.06,22,\n"
+            )
+        (run / "history.csv").write_text(past)
+        noise = np.random.default_rng(number).normal(scale=60 if name == "random" else 20, size=(500, 64))
+        features = (self.images[:, 2::4, 2::4, 0].reshape(500, 64) + noise).astype(np.float32)
+        bank = {f"{split}.encoder": features[self.part(split)] for split in report.SPLITS}
+        bank |= {f"{split}.labels": self.labels[self.part(split)] for split in report.SPLITS}
+        save_file(bank, self.paths.bank(name, seed, "digits"))
+        layers = ["block1", "encoder"] if name == "random" else ["block1", "encoder", "head"]
+        for protocol in ("knn", "linear"):
+            rows, predictions = [], {}
+            for split, right in (("test", TEST[name] + seed), ("val", VAL[name] - seed)):
+                labels = self.labels[self.part(split)]
+                predictions[f"digits.{split}.labels"] = labels
+                for layer in layers:
+                    wrong = np.arange(100) >= right  # the images after the first `right` are missed
+                    predictions[f"digits.{split}.{layer}"] = np.where(wrong, (labels + 1) % 10, labels)
+                    rows.append({
+                        "experiment": name, "method": self.methods[name], "protocol": protocol,
+                        "settings": {"knn": "a" * 16, "linear": "b" * 16}[protocol], "dataset": "digits",
+                        "split": split, "layer": layer, "metric": "top1", "value": float(right), "low": right - 8.0,
+                        "high": right + 7.0, "interval": "bootstrap over images, 95 %", "n": 100, "seed": seed,
+                        "selection": "c chosen on val", "chosen": {"c": 0.1}, "data": "d" * 16, "code": "c" * 16,
+                        "higher_is_better": True,
+                    })  # fmt: skip
+            _json(self.paths.rows(name, seed, protocol), {"summary": {}, "rows": rows})
+            save_file(predictions, self.paths.predictions(name, seed, protocol))
+
+
+def _json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    images = np.repeat(np.repeat(found.images[:500] * 255 / 16, 4, axis=1), 4, axis=2).astype(np.uint8)
+    return np.repeat(images[..., None], 3, axis=3), found.target[:500].astype(np.int64)
+
+
+@pytest.fixture
+def world(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> World:
+    made = World(Paths(tmp_path), *digits)
+    made.write()
+    return made
+
+
+def test_three_lines_choose_on_validation(world: World) -> None:
+    assert world.summary == [
+        "report: reports/report.html",
+        "mlflow: mlflow ui",
+        "best: simclr 80.00 % [72.00, 87.00] test top1 on digits, knn on encoder, n 100, seed 0 "
+        "(chosen on validation: 84.00 %)",
+    ]
+
+
+def test_returns_headlines(world: World) -> None:
+    numbers = world.run()
+    assert list(numbers) == list(METHODS)
+    assert numbers["simclr"]["test.linear.encoder.top1"] == 80.0
+    assert numbers["simclr"]["test.linear.encoder.top1.vs_random"] == 30.0
+    assert numbers["random"] == {"test.knn.encoder.top1": 50.0, "test.linear.encoder.top1": 50.0}
+
+
+def test_results_are_complete_and_equal_in_every_run(world: World) -> None:
+    world.run()
+    first = (world.paths.reports / "results.csv").read_bytes()
+    world.run()
+    assert (world.paths.reports / "results.csv").read_bytes() == first
+    assert len(world.rows) == 2 * 2 * (2 + 4 * 3)  # protocols x splits x (layers of random + layers of the others)
+    (row,) = [
+        r for r in world.rows
+        if (r["experiment"], r["protocol"], r["layer"], r["split"]) == ("rotation", "linear", "encoder", "test")
+    ]  # fmt: skip
+    assert (row["value"], row["chosen"], row["higher_is_better"]) == ("54.0", '{"c": 0.1}', "true")
+    assert (row["floor"], float(row["vs_random"])) == ("random", 4.0)
+    assert 0 <= float(row["vs_random_low"]) < 4 < float(row["vs_random_high"])
+    assert {r["vs_random"] for r in world.rows if r["experiment"] == "random"} == {""}
+    assert {r["vs_random"] for r in world.rows if r["layer"] == "head"} == {""}  # random has no head to compare with
+
+
+def test_seeds_are_averaged_under_their_lines(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    world = World(Paths(tmp_path), *digits, seeds=[0, 1])
+    world.write()
+    numbers = world.run()
+    assert numbers["simclr"]["test.knn.encoder.top1"] == 80.5
+    # s = 0.70711, t(0.975; 1) = 12.7062, half = 12.7062 * 0.70711 / sqrt(2) = 6.3531
+    assert "best: simclr 80.50 % [74.15, 86.85]" in world.summary[2]
+    assert world.html.count("mean of 2 seeds") == 2 * (5 + 5 + 4)
+    assert "seed 1: loss 5.50 to 4.75, online kNN 43.00 % to 64.00 % in 3 epochs" in world.html
+
+
+def test_floors_stand_in_every_layer_of_every_table(world: World) -> None:
+    world.run()
+    bodies = [body for table in _results(world.html) for body in re.findall(r"<tbody>.*?</tbody>", table, re.DOTALL)]
+    assert len(bodies) == 2 * 3
+    for body in bodies:
+        assert re.findall(r'data-experiment="(\w+)" class="\w+ floor"', body) == ["random", "supervised"]
+    assert sum("not measured" in body for body in bodies) == 2  # random's missing head, in both protocols
+
+
+def test_two_settings_never_share_a_table_or_a_difference(world: World) -> None:
+    path = world.paths.rows("simclr", 0, "linear")
+    found = json.loads(path.read_text())
+    for row in found["rows"]:
+        row["settings"] = "e" * 16
+    path.write_text(json.dumps(found))
+    numbers = world.run()
+    tables = _results(world.html)
+    assert len(tables) == 3
+    with_simclr = ['data-experiment="simclr" class="seed"' in table for table in tables]
+    assert with_simclr == [True, False, True]  # knn; linear with b...; linear with e...
+    assert 'data-experiment="rotation"' not in tables[2]
+    assert numbers["simclr"][f"test.linear_{'e' * 16}.encoder.top1"] == 80.0
+    stale = [r for r in world.rows if r["settings"] == "e" * 16]
+    assert stale
+    assert {r["vs_random"] for r in stale} == {""}
+
+
+def test_names_are_escaped_and_nothing_is_fetched(world: World) -> None:
+    world.run()
+    html = world.html
+    assert MARKUP not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "<b>bold</b>" not in html
+    assert "<img src=x>" not in html
+    assert html.count("<script>") == 1
+    assert "://" not in html
+    assert not re.findall(r'(?:src|href)="(?!data:image/|#)', html)
+
+
+def test_page_shows_all_its_parts(world: World) -> None:
+    world.run()
+    html = world.html
+    assert html.count("<svg") == 4
+    assert "Not trained, hence without a curve: random." in html
+    assert html.count('alt="simclr: image 2, view 3"') == 1
+    assert html.count('class="query"') == 5 * 8
+    assert html.count('alt="neighbour 5: ') == 5 * 8
+    assert html.count('<li class="hit">') + html.count('<li class="miss">') == 5 * 8 * 5
+    assert html.count("<b>✓</b> ") == html.count('<li class="hit">')  # a mark beside the colour
+    assert "not an image" in html
+    for text in (">python<", ">torch<", ">ffcv<", ">dvc<", ">mlflow<", "temperature: 0.5", "d" * 16, "c" * 16):
+        assert text in html
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+
+
+def test_says_when_there_is_nothing_but_floors(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    world = World(Paths(tmp_path), *digits, methods={"random": "random"})
+    world.write()
+    world.run()
+    assert "best: none" in world.summary[2]
+    assert "lacks that floor" in world.html
+
+
+BREAKS: dict[str, tuple[Callable[[Paths], Path], str]] = {
+    "rows": (lambda p: p.rows("simclr", 0, "knn"), "probe@simclr-0-knn"),
+    "predictions": (lambda p: p.predictions("simclr", 0, "knn"), "probe@simclr-0-knn"),
+    "history": (lambda p: p.run("simclr", 0) / "history.csv", "pretrain@simclr-0"),
+    "description": (lambda p: p.experiment("simclr"), "sweep@simclr"),
+    "bank": (lambda p: p.bank("simclr", 0, "digits"), "embed@simclr-0-digits"),
+    "manifest": (lambda p: p.manifest("digits"), "prepare@digits"),
+}
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\x00 nonsense", b"[1, 2]\n3\n"], ids=["missing", "binary", "wrong"])
+@pytest.mark.parametrize("broken", BREAKS)
+def test_bad_input_names_file_and_stage(world: World, broken: str, content: bytes | None) -> None:
+    where, stage = BREAKS[broken]
+    path = where(world.paths)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        world.run()
+    message = str(caught.value)
+    assert message.startswith(f"{path.relative_to(world.paths.root)} {'is missing' if content is None else 'cannot'}")
+    assert message.endswith(f"dvc repro {stage}")
+    assert "\n" not in message
+    assert not world.paths.reports.exists()
+
+
+def test_a_row_without_its_stamp_is_refused(world: World) -> None:
+    path = world.paths.rows("rotation", 0, "linear")
+    found = json.loads(path.read_text())
+    del found["rows"][0]["settings"]
+    path.write_text(json.dumps(found))
+    with pytest.raises(UserError, match="a row lacks settings"):
+        world.run()
+
+
+def test_a_bank_of_other_images_is_refused(world: World) -> None:
+    world.labels = np.roll(world.labels, 1)
+    with pytest.raises(UserError, match=r"made of other images than data/betons/digits/test\.beton; .* embed@random-0"):
+        world.run()
+
+
+def _results(html: str) -> list[str]:
+    return re.findall(r'<table class="results">.*?</table>', html, re.DOTALL)
+
+
+@pytest.fixture
+def dump_dom(tmp_path: Path) -> Callable[[Path], str]:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert browser, "no chromium on the PATH: run `make setup`, which installs it"
+    switches = [
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
+    ]  # fmt: skip
+
+    def dump(page: Path) -> str:
+        command = [browser, *switches, "--dump-dom", page.as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+    return dump
+
+
+@pytest.mark.integration
+def test_loads_in_a_browser(world: World, dump_dom: Callable[[Path], str]) -> None:
+    world.run()
+    dom = dump_dom(world.paths.reports / "report.html")
+    tables = _results(dom)
+    assert len(tables) == 2
+    for table in tables:
+        assert table.count("<tr data-experiment=") == 3 * 5  # layers x experiments, with random's missing head
+        assert table.count("<button") == 9  # the page's own script ran, so its policy lets it
+    assert MARKUP not in dom
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in dom
+    assert "://" not in dom
+
+
+@pytest.mark.integration
+def test_sorts_in_a_browser_and_blocks_foreign_scripts(world: World, dump_dom: Callable[[Path], str]) -> None:
+    world.run()
+    click = '<script>document.querySelectorAll("thead button")[2].click()</script></body>'
+    page = world.paths.reports / "clicked.html"
+    page.write_text(world.html.replace("</body>", click), encoding="utf-8")
+    assert "aria-sort" not in _results(dump_dom(page))[0]  # the policy refuses a script that is not the page's
+    free = re.sub(r"<meta http-equiv=.*?>\n", "", world.html)
+    page.write_text(free.replace("</body>", click), encoding="utf-8")
+    body = re.findall(r"<tbody>.*?</tbody>", _results(dump_dom(page))[0], re.DOTALL)[0]
+    assert re.findall(r'data-experiment="(\w+)"', body) == ["supervised", "again", "simclr", "rotation", "random"]

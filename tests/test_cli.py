@@ -1,0 +1,51 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+MIYAGI = str(Path(sys.executable).parent / "miyagi")
+
+
+def miyagi(*arguments, cwd=ROOT):
+    return subprocess.run([MIYAGI, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_help_is_quick():
+    miyagi("--help")
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = miyagi("--help")
+        times.append(time.perf_counter() - start)
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in ("prepare", "pretrain", "probe", "report", "list", "check", "track"))
+    assert min(times) < 0.5
+
+
+def test_a_users_mistake_is_a_line_and_exit_2(tmp_path):
+    done = miyagi("check", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("miyagi: there is no params.yaml in ")
+    assert "Traceback" not in done.stderr
+
+
+def test_check(tmp_path):
+    assert miyagi("check").stdout.endswith(": ok\n")
+
+
+def test_a_closed_pipe_is_no_traceback():
+    done = subprocess.run(f"{MIYAGI} list methods | head -0", shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+
+
+def test_python_keeps_its_own_ssl():
+    """`ssl/` is a source root; as a package it would shadow the standard library's module of that name."""
+    assert not (ROOT / "ssl" / "__init__.py").exists()
+    assert not (ROOT / "ssl.py").exists()
+    subprocess.run([sys.executable, "-c", "import ssl; ssl.SSLContext"], cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/test_files.py"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,30 @@
+from pathlib import Path
+
+from miyagi import code
+from miyagi.code import PACKAGE, closure, code_digest, declared
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_comment_changes_nothing_and_a_token_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(code, "PACKAGE", tmp_path)
+    file = tmp_path / "a.py"
+    file.write_text("x = 1\n")
+    first = code_digest([file])
+    file.write_text("# why\n\nx  =  1  # really\n")
+    assert code_digest([file]) == first
+    file.write_text("x = 2\n")
+    assert code_digest([file]) != first
+
+
+def test_closure_follows_imports():
+    found = {file.relative_to(PACKAGE).as_posix() for file in closure(PACKAGE / "methods" / "simclr.py")}
+    assert {"methods/simclr.py", "methods/base.py", "losses/info_nce.py", "nn/heads.py", "nn/encoders/base.py"} <= found
+    assert not {"methods/moco.py", "nn/queue.py"} & found
+
+
+def test_declared_fills_in_the_item():
+    knn = declared(ROOT / "dvc.yaml", "probe", {"protocol": "knn"})
+    assert PACKAGE / "protocols" / "knn.py" in knn
+    assert PACKAGE / "protocols" / "linear.py" not in knn
+    assert PACKAGE / "train" / "loop.py" in declared(ROOT / "dvc.yaml", "pretrain")

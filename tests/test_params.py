@@ -1,0 +1,151 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from miyagi.errors import UserError
+from miyagi.params import merge, read
+from miyagi.registry import ENCODERS, METHODS, PROTOCOLS, settings_of
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Reads the shipped params.yaml after a change to it."""
+
+    def edit(change):
+        data = yaml.safe_load((ROOT / "params.yaml").read_text())
+        change(data)
+        file = tmp_path / "params.yaml"
+        file.write_text(yaml.safe_dump(data))
+        return read(file)
+
+    return edit
+
+
+def put(path, value):
+    def change(data):
+        *parents, last = path.split(".")
+        for parent in parents:
+            data = data[parent]
+        data[last] = value
+
+    return change
+
+
+def test_the_shipped_file_is_valid():
+    params = read(ROOT / "params.yaml")
+    assert list(params.experiments) == ["random", "supervised", "rotation", "simclr", "moco"]
+    for name in params.experiments:
+        params.experiment(name)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("pretrian", {}, "unknown key 'pretrian'; did you mean 'pretrain'?"),
+        ("pretrain.batchsize", 3, "unknown key 'pretrain.batchsize'; did you mean 'batch_size'?"),
+        ("pretrain.monitor.imags", 3, "unknown key 'pretrain.monitor.imags'; did you mean 'images'?"),
+        ("datasets.fashion_mnist.train_limt", 3, "'datasets.fashion_mnist.train_limt'; did you mean 'train_limit'?"),
+        ("evaluate.knn.kk", 3, "unknown key 'evaluate.knn.kk'; did you mean 'k'?"),
+        ("experiments.simclr.temprature", 0.5, "'experiments.simclr.temprature'; did you mean 'temperature'?"),
+        ("experiments.simclr.head", {"knd": "mlp"}, "'experiments.simclr.head.knd'; did you mean 'kind'?"),
+        ("experiments.simclr.augment", {"jitter": {"hu": 0.1}}, "'experiments.simclr.augment.jitter.hu'; did you mean 'hue'?"),
+        ("experiments.simclr.method", "simclrr", "experiments.simclr.method: there is no method 'simclrr'; did you mean 'simclr'?"),
+        ("experiments.simclr.recipe", "simclr_smal", "there is no recipe 'simclr_smal'; did you mean 'simclr_small'?"),
+        ("experiments.simclr", {"temperature": 1}, "experiments.simclr.method: every experiment names its method"),
+        ("experiments.simclr.encoder", {"name": "resnet18", "width": 3}, "unknown key 'experiments.simclr.encoder.width'"),
+        ("encoder.name", "conv5", "there is no encoder 'conv5'; did you mean 'conv4'?"),
+        ("datasets.fashion_mnist.source", "mnist", "there is no source 'mnist'; did you mean 'fashion_mnist'?"),
+        ("probe.protocols", ["knm"], "there is no protocol 'knm'; did you mean 'knn'?"),
+        ("dataset", "cifar", "dataset 'cifar' is not under datasets"),
+        ("pretrain.lr", "fast", "params.yaml: pretrain.lr: Input should be a valid number, got 'fast'"),
+        ("pretrain.epochs", 2.5, "params.yaml: pretrain.epochs: Input should be a valid integer"),
+        ("pretrain.epochs", "3", "params.yaml: pretrain.epochs: Input should be a valid integer, got '3'"),
+        ("pretrain.warmup_epochs", 9, "params.yaml: pretrain: warmup_epochs 9.0 is longer than epochs 3"),
+        ("pretrain.lr", -1, "params.yaml: pretrain.lr: Input should be greater than 0, got -1"),
+        ("experiments.simclr.temperature", 0, "params.yaml: experiments.simclr.temperature: Input should be greater than 0"),
+        ("seeds", [0, 0], "seeds names something twice"),
+        ("seeds", [], "params.yaml: seeds: List should have at least 1 item"),
+        ("experiments.my-run", {"method": "random"}, "experiments.my-run: String should match pattern"),
+        ("augment", {"crop": {"scale": [0.9, 0.2]}}, "scale [0.9, 0.2] must be [low, high]"),
+    ],
+)  # fmt: skip
+def test_one_line_names_the_key(edited, path, value, message):
+    with pytest.raises(UserError) as error:
+        edited(put(path, value))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_yaml_mistakes(tmp_path):
+    with pytest.raises(UserError, match="no params.yaml"):
+        read(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1\nb: 2\n")
+    with pytest.raises(UserError, match=r"params.yaml line \d: not YAML"):
+        read(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("- 1\n")
+    with pytest.raises(UserError, match="params.yaml: params:"):
+        read(tmp_path / "params.yaml")
+
+
+def test_numbers_in_scientific_notation_are_numbers(tmp_path):
+    text = (ROOT / "params.yaml").read_text().replace("lr: 0.002 ", "lr: 2e-3 ")
+    (tmp_path / "params.yaml").write_text(text)
+    assert read(tmp_path / "params.yaml").pretrain.lr == 0.002
+
+
+def test_an_entry_overrides_the_shared_sections(edited):
+    def change(data):
+        data["augment"] = {"flip": 0.1}
+        data["experiments"]["simclr"] |= {
+            "pretrain": {"epochs": 7},
+            "augment": {"jitter": None, "crop": {"scale": [0.5, 1.0]}},
+            "encoder": {"width": 8},
+        }
+        data["experiments"]["deep"] = {"method": "simclr", "encoder": {"name": "resnet18", "stem": "imagenet"}}
+
+    params = edited(change)
+    simclr = params.experiment("simclr")
+    assert (simclr.pretrain.epochs, simclr.pretrain.batch_size) == (7, 256)
+    assert simclr.encoder == {"name": "conv4", "width": 8, "grid": 2}
+    (view,) = simclr.views
+    assert (view.flip, view.jitter, view.crop.scale, view.gray) == (0.1, None, (0.5, 1.0), 0.2)
+    assert params.experiment("moco").pretrain.epochs == 3
+    assert params.experiment("deep").encoder == {"name": "resnet18", "stem": "imagenet"}
+
+
+def test_the_floor_does_not_know_of_training(edited):
+    floor = edited(lambda data: None).experiment("random")
+    assert floor.pretrain is None
+    assert floor.views == []
+    assert edited(put("pretrain.lr", 0.5)).experiment("random") == floor
+    assert edited(put("pretrain.lr", 0.5)).experiment("simclr") != edited(lambda data: None).experiment("simclr")
+
+
+def test_the_description_is_total(edited):
+    simclr = edited(lambda data: None).experiment("simclr")
+    model = METHODS.load("simclr").Settings
+    assert simclr.settings.keys() == model.model_fields.keys()
+    assert simclr.settings["head"].keys() == model.model_fields["head"].annotation.model_fields.keys()
+
+
+def test_merge():
+    assert merge({"a": {"b": 1, "c": 2}, "d": 1}, {"a": {"b": 3}, "e": None}) == {"a": {"b": 3, "c": 2}, "d": 1, "e": None}
+
+
+@pytest.mark.parametrize("family", [METHODS, ENCODERS, PROTOCOLS])
+def test_settings_read_without_their_file_are_the_files_own(family):
+    for name in family.entries:
+        read_alone, own = settings_of(family.file(name)), family.load(name).Settings
+        assert read_alone is not own
+        assert read_alone.model_json_schema() == own.model_json_schema()
+
+
+def test_checking_imports_no_torch():
+    code = "import sys, pathlib; from miyagi.params import read; read(pathlib.Path('params.yaml')); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
