@@ -19,7 +19,9 @@ def test_help_is_quick():
         done = miyagi("--help")
         times.append(time.perf_counter() - start)
     assert done.returncode == 0
-    assert all(command in done.stdout for command in ("prepare", "pretrain", "probe", "report", "list", "check", "track"))
+    assert all(
+        command in done.stdout for command in ("prepare", "pretrain", "probe", "report", "list", "check", "track")
+    )
     assert min(times) < 0.5
 
 

@@ -18,7 +18,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path):
 
 
 def test_a_full_disk_is_the_users_to_mend(tmp_path):
-    with pytest.raises(UserError, match=r"cannot write .*out\.bin: No space left on device"), replacing(tmp_path / "out.bin") as temporary:
+    with (
+        pytest.raises(UserError, match=r"cannot write .*out\.bin: No space left on device"),
+        replacing(tmp_path / "out.bin") as temporary,
+    ):
         temporary.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert os.listdir(tmp_path) == []

@@ -134,7 +134,11 @@ def test_the_description_is_total(edited):
 
 
 def test_merge():
-    assert merge({"a": {"b": 1, "c": 2}, "d": 1}, {"a": {"b": 3}, "e": None}) == {"a": {"b": 3, "c": 2}, "d": 1, "e": None}
+    assert merge({"a": {"b": 1, "c": 2}, "d": 1}, {"a": {"b": 3}, "e": None}) == {
+        "a": {"b": 3, "c": 2},
+        "d": 1,
+        "e": None,
+    }
 
 
 @pytest.mark.parametrize("family", [METHODS, ENCODERS, PROTOCOLS])

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities import Run as Found
+from mlflow.tracking import MlflowClient
+
 from miyagi import tracking
 from miyagi.paths import Paths
 from miyagi.settings import Tracking
 from miyagi.tracking import journal, run, store, trouble
-from mlflow.entities import Run as Found
-from mlflow.tracking import MlflowClient
 
 SOURCE = Path(tracking.__file__).parents[2]
 SETTINGS = Tracking()

@@ -152,7 +152,7 @@ def _probe(args: argparse.Namespace, paths: Paths) -> None:
     with _run(paths, "probe", target, args.experiment, digest([args.protocol, described]), described) as track:
         summary = probe.run(args.experiment, args.seed, args.protocol, list(params.datasets), settings, paths)
         track.log(summary, 0)
-        track.headline({f"{args.protocol}.{key}": value for key, value in summary.items()})
+        track.headline({f"{args.protocol}.seed{args.seed}.{key}": value for key, value in summary.items()})
         names = paths.rows, paths.predictions
         track.outs(name(args.experiment, args.seed, args.protocol) for name in names)
 

@@ -31,8 +31,11 @@ def test_a_draw_depends_on_its_name_alone():
     whole = uniform(Key(0, 1), "a", torch.arange(100), 4)
     part = uniform(Key(0, 1), "a", torch.tensor([70, 3]), 4)
     assert torch.equal(part, whole[[70, 3]])
-    for other in (uniform(Key(1, 1), "a", torch.arange(100), 4), uniform(Key(0, 2), "a", torch.arange(100), 4),
-                  uniform(Key(0, 1), "b", torch.arange(100), 4)):
+    for other in (
+        uniform(Key(1, 1), "a", torch.arange(100), 4),
+        uniform(Key(0, 2), "a", torch.arange(100), 4),
+        uniform(Key(0, 1), "b", torch.arange(100), 4),
+    ):
         assert (other == whole).float().mean() < 0.01
 
 

@@ -25,7 +25,9 @@ def test_the_key_encoder_follows_and_the_queue_fills(encoder, info, make_batch):
         loss.backward()
         optimiser.step()
         pending = method._pending.clone()
-        expected = [0.9 * k + 0.1 * q for k, q in zip(method.key_encoder.parameters(), method.encoder.parameters(), strict=True)]
+        expected = [
+            0.9 * k + 0.1 * q for k, q in zip(method.key_encoder.parameters(), method.encoder.parameters(), strict=True)
+        ]
         method.after_step(0.0)
         for got, want in zip(method.key_encoder.parameters(), expected, strict=True):
             torch.testing.assert_close(got, want)

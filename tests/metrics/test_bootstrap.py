@@ -4,8 +4,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from miyagi.metrics.bootstrap import CHUNK, interval, paired, t_interval
 from scipy.stats import binom, bootstrap
+
+from miyagi.metrics.bootstrap import CHUNK, interval, paired, t_interval
 
 HITS = np.repeat([1.0, 0.0], [820, 180])
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from miyagi.report import figures
 from PIL import Image
 from safetensors.numpy import save_file
+
+from miyagi.report import figures
 
 PAST = figures.history("epoch,loss,knn,accuracy\n1,2.5,40,\n2,2.0,,\n3,1.5,60,\n")
 

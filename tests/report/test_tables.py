@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from miyagi.errors import UserError
 from miyagi.report.tables import Line, Row, against_floor, finals, groups, to_csv
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from miyagi.data.betons import read_images
 from miyagi.errors import UserError
 from miyagi.files import file_digest
 from miyagi.paths import SPLITS, Paths
 from miyagi.settings import Dataset
 from miyagi.stages import prepare
-from PIL import Image
 
 
 def outs(paths: Paths, key: str) -> list[Path]:
@@ -116,6 +117,14 @@ def test_a_changed_image_changes_the_digests(folder: Path) -> None:
     assert all(before["betons"][split] != after["betons"][split] for split in SPLITS)
 
 
+def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    paths.manifest("mine").parent.mkdir(parents=True)
+    (paths.manifest("mine").parent / ".val.beton.4711.tmp").write_bytes(b"half")
+    prepare.run("mine", digits(), paths)
+    assert sorted(paths.manifest("mine").parent.iterdir()) == sorted(outs(paths, "mine"))
+
+
 def test_impossible_limit_names_the_key(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^datasets\.mine\.train_limit: 5 is fewer than the 10 classes"):
         prepare.run("mine", digits(train_limit=5), Paths(tmp_path))
@@ -172,7 +181,7 @@ except UserError as error:
 
 
 def test_full_disk_leaves_no_outs(tmp_path: Path) -> None:
-    # The 144 images of val fit below 17 MiB (two pages of 8), the 1,294 of train do not.
+    # The 1,294 images of train, written first, take three pages of 8 MiB.
     old = tmp_path / "data" / "betons" / "mine"
     old.mkdir(parents=True)
     (old / "manifest.json").write_text("{}")

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
+
 from miyagi.errors import UserError
 from miyagi.paths import Paths
 from miyagi.stages import report
-from safetensors.numpy import save_file
 
 MARKUP = "<script>alert(1)</script>"
 CLASSES = [MARKUP, "Ünï côde & <b>bold</b>", "two", "three", "four", "five", "six", "seven", "eight", "nine"]

@@ -182,15 +182,34 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
     return separable(x, band(height), band(width))
 
 
-def factors(settings: Jitter, draws: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Brightness, contrast and saturation factors and the hue's shift (each N) from N x 4 draws."""
-    strengths = (settings.brightness, settings.contrast, settings.saturation)
-    scaled = [_between((max(0.0, 1 - s), 1 + s), draw) for s, draw in zip(strengths, draws.unbind(1), strict=False)]
-    return scaled[0], scaled[1], scaled[2], _between((-settings.hue, settings.hue), draws[:, 3])
+Factor = Tensor | None
+"""One number a sample, or None for an operation that is left out."""
 
 
-def jitter(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, order: Tensor) -> Tensor:
-    """Colour jitter, the four operations in each sample's own order.
+def factors(settings: Jitter, draws: Tensor) -> tuple[Factor, Factor, Factor, Factor]:
+    """Brightness, contrast and saturation factors and the hue's shift, each N, from N x 4 draws."""
+    brightness, contrast, saturation, hue = draws.unbind(1)
+
+    def around_one(strength: float, draw: Tensor) -> Factor:
+        return _between((max(0.0, 1 - strength), 1 + strength), draw) if strength else None
+
+    return (
+        around_one(settings.brightness, brightness),
+        around_one(settings.contrast, contrast),
+        around_one(settings.saturation, saturation),
+        _between((-settings.hue, settings.hue), hue) if settings.hue else None,
+    )
+
+
+def jitter(
+    x: Tensor,
+    brightness: Factor,
+    contrast: Factor,
+    saturation: Factor,
+    hue: Factor,
+    order: Tensor,
+) -> Tensor:
+    """Colour jitter, the operations in each sample's own order; None leaves one out.
 
     Args:
         x: N x 3 x H x W in [0, 1].
@@ -199,16 +218,17 @@ def jitter(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, 
         order: N x 4, a permutation of 0 to 3 (the arguments' order) for each sample.
     """
     operations = (
-        lambda part, i: part * brightness[i, None, None, None],
-        lambda part, i: _blend(part, gray(part).mean((1, 2, 3), keepdim=True), contrast[i]),
-        lambda part, i: _blend(part, gray(part), saturation[i]),
-        lambda part, i: shift_hue(part, hue[i]),
+        (brightness, lambda part, factor: part * factor[:, None, None, None]),
+        (contrast, lambda part, factor: _blend(part, gray(part).mean((1, 2, 3), keepdim=True), factor)),
+        (saturation, lambda part, factor: _blend(part, gray(part), factor)),
+        (hue, shift_hue),
     )
     x = x.clone()
     for step in order.unbind(1):
-        for number, operation in enumerate(operations):
-            chosen = (step == number).nonzero()[:, 0]
-            x[chosen] = operation(x[chosen], chosen).clamp_(0, 1)
+        for number, (factor, operation) in enumerate(operations):
+            if factor is not None:
+                chosen = (step == number).nonzero()[:, 0]
+                x[chosen] = operation(x[chosen], factor[chosen]).clamp_(0, 1)
     return x
 
 

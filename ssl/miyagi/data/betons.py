@@ -98,6 +98,7 @@ def _writer() -> Any:
         """FFCV's writer without its processes; `allocations` is what should be on the disk in the end."""
 
         allocations: list[tuple[int, int, int]]
+        metadata_sm: Any
 
         def _write_common(self, num_samples: int, queue_content: Any, work_fn: Any, extra_worker_args: Any) -> None:
             self.num_samples = num_samples
@@ -110,14 +111,14 @@ def _writer() -> Any:
             metadata = np.frombuffer(memory, dtype=self.metadata_type)
             allocator = MemoryAllocator(self.fname, self.data_region_start, self.page_size)
             (dataset,) = extra_worker_args
-            with allocator:
-                allocator.fp.close()
-                allocator.fp = open(self.fname, "ab")  # noqa: SIM115 - buffered: whole or an error, never a part
+            # Buffered, unlike FFCV's: a write is whole or raises. Not `with allocator`, which on an error writes again.
+            with open(self.fname, "ab") as allocator.fp:
                 for chunk in queue_content:
                     for target, source in chunk:
                         handle_sample(
                             dataset[source], target, self.metadata_type.names, metadata, allocator, self.fields
                         )
+                allocator.flush_page()
             self.allocations = allocator.allocations
             self.pages_end = allocator.offset + allocator.next_page_written.value * self.page_size
             self.finalize(self.allocations)

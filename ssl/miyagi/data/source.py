@@ -68,8 +68,8 @@ def from_arrays(
     """
     total = hashlib.sha256()
     for images, labels in (train, test) if test else (train,):
-        total.update(np.ascontiguousarray(images))
-        total.update(np.ascontiguousarray(labels, dtype="<i8"))
+        total.update(np.ascontiguousarray(images).data)
+        total.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return Raw(classes, _images(*train), _images(*test) if test else None, total.hexdigest())
 
 

@@ -63,8 +63,8 @@ def split(key: str, settings: Dataset, classes: Sequence[str], train: np.ndarray
         missing = [classes[label] for label, part in enumerate(parts) if not len(part)]
         if len(missing) == len(classes):
             raise UserError(
-                f"datasets.{key}: {len(train)} images are too few to give the {name} split one; every class needs at "
-                f"least {2 if test is not None else 3} images"
+                f"datasets.{key}: {len(train)} images are too few to give the {name} split one; a class that is "
+                f"to be in every split needs at least {2 if test is not None else 3}"
             )
         if missing:
             listed = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")

@@ -15,8 +15,7 @@ CHUNK = 2000
 def normalize(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows at unit length; a row of zeros stays zero."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = features / np.where(length > 0, length, np.float32(1))
-    return unit
+    return np.divide(features, np.where(length > 0, length, 1), dtype=np.float32)
 
 
 def knn(

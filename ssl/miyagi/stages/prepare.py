@@ -119,6 +119,9 @@ def _all_or_none(files: list[Path]) -> Iterator[None]:
     def remove() -> None:
         for file in reversed(files):  # the manifest first
             file.unlink(missing_ok=True)
+            # What a killed run left half written: later stages depend on the folder, whatever is in it.
+            for stale in file.parent.glob(f".{file.name}.*.tmp"):
+                stale.unlink(missing_ok=True)
 
     try:
         remove()

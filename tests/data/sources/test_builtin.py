@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from miyagi.data.source import Raw
 from miyagi.data.sources import digits, fashion_mnist
 from miyagi.errors import UserError
@@ -111,8 +112,9 @@ def test_no_network_and_no_data(tmp_path: Path, offline: list[Any], source: str)
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from miyagi.data import source
     from torchvision.datasets import SVHN
+
+    from miyagi.data import source
 
     monkeypatch.setattr(source, "SILENCE", 0.3)
     monkeypatch.setenv("no_proxy", "127.0.0.1")

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from miyagi.data.source import Raw, to_rgb
 from miyagi.data.sources import imagefolder
 from miyagi.errors import UserError
 from miyagi.paths import Paths
 from miyagi.settings import Dataset
-from PIL import Image
 
 RED, BLUE = (200, 10, 30), (10, 20, 250)
 
@@ -81,7 +82,7 @@ def test_order_is_bytewise(tmp_path: Path) -> None:
 
 
 def test_names_stay_text(tmp_path: Path) -> None:
-    names = ["<script>alert(1)</script>".replace("/", "∕"), "two words", "Žluťoučký 猫 🐈", "$(touch x); 'q' \"", "-rf"]
+    names = ["<script>alert(1)</script>".replace("/", "_"), "two words", "Žluťoučký 猫 🐈", "$(touch x); 'q' \"", "-rf"]
     for name in names:
         put(tmp_path / "pics" / name / "an image.png")
     assert sorted(load(tmp_path).classes) == sorted(names)
@@ -176,11 +177,19 @@ def test_test_classes_must_be_trained_on(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_class_without_test_images(tmp_path: Path) -> None:
+    for name in ("train/ant", "train/bee", "test/bee"):
+        put(tmp_path / "pics" / name / "x.png")
+    raw = load(tmp_path)
+    assert raw.test is not None
+    assert raw.test.labels.tolist() == [1]
+
+
 def test_empty_test_folder(tmp_path: Path) -> None:
     for name in ("train/ant", "train/bee"):
         put(tmp_path / "pics" / name / "x.png")
     (tmp_path / "pics" / "test" / "ant").mkdir(parents=True)
-    with pytest.raises(UserError, match="no readable image in .*test"):
+    with pytest.raises(UserError, match=r"no readable image in .*test"):
         load(tmp_path)
     (tmp_path / "pics" / "test" / "ant").rmdir()
     with pytest.raises(UserError, match="test has no class folders"):

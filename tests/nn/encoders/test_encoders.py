@@ -70,7 +70,13 @@ def test_resnet_equals_torchvision(name):
 
 def test_the_small_stem_keeps_the_resolution():
     maps = make("resnet18", stem="small").maps(torch.rand(1, 3, 32, 32))
-    assert [tuple(m.shape[1:]) for m in maps.values()] == [(64, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+    assert [tuple(m.shape[1:]) for m in maps.values()] == [
+        (64, 32, 32),
+        (64, 32, 32),
+        (128, 16, 16),
+        (256, 8, 8),
+        (512, 4, 4),
+    ]
 
 
 def test_images_below_min_size():

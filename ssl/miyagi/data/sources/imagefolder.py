@@ -91,7 +91,9 @@ def _read(folder: Path, base: Path, classes: list[str], listing: _Listing) -> Im
     """The readable images of one split; what is met on the way goes into `listing`."""
     files: list[Path] = []
     labels: list[int] = []
-    found = [(path, label) for label, name in enumerate(classes) for path in _files(base / name, listing)]
+    # A class may have no folder among the test images.
+    folders = [(base / name, label) for label, name in enumerate(classes) if (base / name).is_dir()]
+    found = [(path, label) for class_folder, label in folders for path in _files(class_folder, listing)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes, and hashlib hashes, without the GIL
         for start in range(0, len(found), CHUNK):
             chunk = found[start : start + CHUNK]

@@ -1,0 +1,90 @@
+"""A checkout of this project in a folder of its own, cut down to what a test can wait for."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+EXPERIMENTS = ("random", "rotation", "simclr")
+
+
+class Project:
+    """A checkout in a folder of its own; its code, not the installed one, is what runs."""
+
+    def __init__(self, root):
+        self.root = root
+        self.env = {
+            **os.environ,
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(root / "ssl"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+        }
+        self.env.pop("MLFLOW_TRACKING_URI", None)
+
+    def run(self, *command, check=True, **env):
+        done = subprocess.run(
+            command, cwd=self.root, env={**self.env, **env}, capture_output=True, text=True, check=False, timeout=600
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def start(self, *command):
+        """A process group of its own, for a test to kill."""
+        return subprocess.Popen(
+            command, cwd=self.root, env=self.env, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def repro(self, *arguments):
+        """`dvc repro`; the set of stages that it executed."""
+        return set(re.findall(r"^Running stage '(.+)':$", self.run("dvc", "repro", *arguments).stdout, re.MULTILINE))
+
+    def edit(self, change):
+        params = yaml.safe_load((self.root / "params.yaml").read_text())
+        change(params)
+        (self.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    @property
+    def outs(self):
+        """Every out of dvc.lock -> (md5, size)."""
+        lock = yaml.safe_load((self.root / "dvc.lock").read_text())
+        return {out["path"]: (out["md5"], out["size"]) for stage in lock["stages"].values() for out in stage["outs"]}
+
+
+def checkout(root):
+    """Copy what git knows or would add, and make it a repository of its own."""
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    ).stdout  # fmt: skip
+    for name in files.decode().split("\0"):
+        if name and (ROOT / name).is_file() and name != "dvc.lock":
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, root / name)
+    project = Project(root)
+    project.run("git", "init", "-q")
+    project.run("git", "add", "-A")
+    project.run("git", "-c", "user.name=t", "-c", "user.email=t@t.invalid", "commit", "-qm", "start")
+    return project
+
+
+def shrink(params):
+    params["dataset"] = "digits"
+    params["datasets"] = {
+        "digits": {
+            "source": "digits", "path": "ssl/miyagi/data/sources/digits.py", "size": 32,
+            "train_limit": 256, "val_limit": 64, "test_limit": 200,
+        }
+    }  # fmt: skip
+    params["experiments"] = {name: params["experiments"][name] for name in EXPERIMENTS}
+    params["encoder"]["width"] = 8
+    params["pretrain"] |= {"epochs": 2, "batch_size": 64}
+    params["pretrain"]["monitor"]["images"] = 64
+    params["embed"]["tap_dimensions"] = 64
+    params["evaluate"]["knn"]["k"] = 20
