@@ -48,3 +48,106 @@ def make_batch(digits):
         return Batch(views, index, labels[index], key)
 
     return make
+
+
+SMALL = {
+    "dataset": "digits",
+    "datasets": {
+        "digits": {
+            "source": "digits", "path": "x", "size": 32, "train_limit": 256, "val_limit": 64, "test_limit": 200,
+        },
+    },
+    "seeds": [0],
+    "encoder": {"name": "conv4", "width": 8},
+    "pretrain": {"epochs": 2, "batch_size": 64, "monitor": {"images": 64}},
+    "experiments": {
+        "random": {"method": "random"},
+        "simclr": {"method": "simclr", "temperature": 0.2, "augment": {"recipe": "simclr_small"}},
+    },
+    "embed": {"tap_dimensions": 64, "batch_size": 96},
+    "probe": {"protocols": ["knn", "linear"]},
+    "evaluate": {"knn": {"k": [5, 20], "layers": ["encoder", "head", "conv1"]}, "linear": {"c": [0.01, 0.1]}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """Paths of a small project with betons and resolved experiments; read it, or work on a copy of its root."""
+    import shutil
+    from pathlib import Path
+
+    import yaml
+
+    from miyagi import params
+    from miyagi.paths import Paths
+    from miyagi.stages import prepare, sweep
+
+    paths = Paths(tmp_path_factory.mktemp("small"))
+    paths.params.write_text(yaml.safe_dump(SMALL))
+    shutil.copyfile(Path(__file__).parents[1] / "dvc.yaml", paths.dag)
+    read = params.read(paths.params)
+    prepare.run("digits", read.datasets["digits"], paths)
+    for name in read.experiments:
+        sweep.run(name, read, paths)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def trained(project, tmp_path_factory):
+    """A copy of `project` in which both experiments are trained and embedded; read it, or work on a copy."""
+    import shutil
+
+    from miyagi.paths import Paths
+    from miyagi.settings import Embed
+    from miyagi.stages import embed, pretrain
+
+    paths = Paths(tmp_path_factory.mktemp("trained") / "project")
+    shutil.copytree(project.root, paths.root)
+    for name in SMALL["experiments"]:
+        pretrain.run(name, 0, paths)
+        embed.run(name, 0, "digits", Embed(**SMALL["embed"]), paths)
+    return paths
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """copied(paths): the project of `paths` in a folder of its own."""
+    import shutil
+
+    from miyagi.paths import Paths
+
+    def copy(paths, name="copy"):
+        shutil.copytree(paths.root, tmp_path / name)
+        return Paths(tmp_path / name)
+
+    return copy
+
+
+@pytest.fixture
+def write_bank(tmp_path):
+    """write_bank({"train.encoder": N x D, "train.labels": N, ...}) -> the file, as the embed stage writes it."""
+    from safetensors.numpy import save_file
+
+    from miyagi.files import canonical
+
+    def write(arrays, name="bank.safetensors"):
+        arrays = {
+            key: np.ascontiguousarray(value, np.int64 if key.endswith(".labels") else np.float32)
+            for key, value in arrays.items()
+        }
+        stamp = {"dataset": "digits", "data": "0123456789abcdef", "threads": 1}
+        save_file(arrays, str(tmp_path / name), metadata={"miyagi": canonical(stamp)})
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def pixels(digits):
+    """Real digits as a bank: 8 x 8 pixels as features, 600 for train, 200 for val, 300 for test."""
+    images, labels = digits
+    x = torch.nn.functional.adaptive_avg_pool2d(images[:, :1].float() / 255, 8).flatten(1).numpy()
+    found = {}
+    for split, rows in (("train", slice(0, 600)), ("val", slice(600, 800)), ("test", slice(800, 1100))):
+        found |= {f"{split}.encoder": x[rows], f"{split}.conv1": x[rows, ::2], f"{split}.labels": labels.numpy()[rows]}
+    return found

@@ -53,3 +53,25 @@ def test_one_negative(encoder, info, make_batch):
     method = MoCo(Settings(queue=1), encoder, info)
     assert torch.isfinite(method(make_batch(method, RECIPE), 0.0)["loss"])
     method.after_step(0.0)
+
+
+def test_keys_come_back_in_the_batchs_order(encoder, info, make_batch):
+    """Shuffled and in parts or not: with fixed statistics the keys are the same, each at its image's place."""
+    method = MoCo(Settings(queue=64), encoder, info)
+    batch = make_batch(method, RECIPE, n=50)
+    method.key_encoder.eval()
+    want = torch.nn.functional.normalize(method.key_head(method.key_encoder(batch.views[1])), dim=1)
+    torch.testing.assert_close(method.encode_keys(batch), want)
+
+
+def test_keys_are_normalised_in_shuffled_parts(encoder, info, make_batch):
+    method, seen = MoCo(Settings(queue=64, key_splits=4), encoder, info), []
+    batch = make_batch(method, RECIPE, n=64)
+    method.key_encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    method.encode_keys(batch)
+    assert [len(part) for part in seen] == [16] * 4
+    assert not torch.equal(torch.cat(seen), batch.views[1])
+    assert torch.equal(torch.cat(seen).flatten(1).sum(1).sort().values, batch.views[1].flatten(1).sum(1).sort().values)
+    seen.clear()
+    method.encode_keys(make_batch(method, RECIPE, n=3))  # never a part of one image, which BatchNorm cannot take
+    assert [len(part) for part in seen] == [3]

@@ -6,8 +6,10 @@
 The defaults are v2 (MLP head, tau 0.2, blur); v1 is {recipe: moco_v1, temperature: 0.07, head: {kind: linear}}.
 Paper: K 65,536, m 0.999, SGD with learning rate 0.03, batch 256, 200 epochs. Small data wants a small queue and a
 faster key encoder: K should stay below the number of images, or an image's own old key is its negative.
-Loader: two views. On one device the keys' BatchNorm sees the same images as the queries' ("shuffling BN" concerns
-several devices).
+Shuffling BN (section 3.3): a query and its key that were normalised with the same batch's statistics carry the batch's
+signature, and the network learns to compare signatures: the pretext accuracy rises and the features get worse. The paper
+shuffles keys among GPUs; on one device the keys are shuffled and normalised in `key_splits` parts, which is the same.
+Loader: two views.
 """
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from miyagi.data.batch import Batch, DataInfo, View
+from miyagi.data.rng import bits
 from miyagi.losses.info_nce import info_nce
 from miyagi.methods.base import Method
 from miyagi.nn import heads
@@ -32,6 +35,7 @@ class Settings(MethodSettings):
     l2_normalize: bool = True
     momentum: Fraction = Field(0.999, description="m, of the key encoder")
     queue: int = Field(65536, ge=1, description="K, the negatives")
+    key_splits: int = Field(8, ge=1, description="parts in which keys are normalised, shuffled; 1: all at once")
     head: Head = Head()
 
 
@@ -47,17 +51,25 @@ class MoCo(Method[Settings]):
         self.queue = Queue(settings.queue, heads.out_width(settings.head, self.encoder.dim))
         self.temperature = settings.temperature
         self.momentum = settings.momentum
+        self.key_splits = settings.key_splits
         self.l2_normalize = settings.l2_normalize
         self._pending: Tensor | None = None
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        queries, keys = batch.views
-        query = self._unit(self.head(self.encoder(queries)))
-        with torch.no_grad():
-            key = self._unit(self.key_head(self.key_encoder(keys)))
+        query = self._unit(self.head(self.encoder(batch.views[0])))
+        key = self.encode_keys(batch)
         loss, accuracy = info_nce(query, key, self.queue.keys, self.temperature)
         self._pending = key
         return {"loss": loss, "accuracy": accuracy}
+
+    @torch.no_grad()
+    def encode_keys(self, batch: Batch) -> Tensor:
+        """The second views' keys (N x D), encoded in shuffled parts of at least two images."""
+        images = batch.views[1]
+        order = bits(batch.key, "moco/shuffle", batch.index, 1)[:, 0].argsort()
+        parts = images[order].chunk(max(1, min(self.key_splits, len(images) // 2)))
+        keys = torch.cat([self._unit(self.key_head(self.key_encoder(part))) for part in parts])
+        return torch.empty_like(keys).index_copy_(0, order, keys)
 
     def after_step(self, progress: float) -> None:
         ema(nn.ModuleList([self.key_encoder, self.key_head]), nn.ModuleList([self.encoder, self.head]), self.momentum)

@@ -1,0 +1,276 @@
+"""The loop on real digits: it learns, it resumes bit for bit, and it calls a method's hooks in order."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from miyagi.data.batch import View
+from miyagi.data.loader import Loader
+from miyagi.data.manifest import data_info, read_manifest
+from miyagi.data.rng import Key
+from miyagi.errors import UserError
+from miyagi.methods import base as methods
+from miyagi.methods.base import Method
+from miyagi.nn.encoders.base import build
+from miyagi.params import views
+from miyagi.registry import METHODS
+from miyagi.settings import Crop, MethodSettings, Monitor, Pretrain, ViewRecipe
+from miyagi.train import checkpoint
+from miyagi.train.loop import Trainer, optimizer
+from miyagi.train.monitor import OnlineMonitor
+from miyagi.train.schedule import learning_rate
+
+TRAINED = [name for name in METHODS.entries if METHODS.settings(name).trains]
+OWN = {"moco": {"queue": 128, "momentum": 0.9}}
+IMAGES, BATCH = 256, 64
+
+
+@pytest.fixture(scope="module")
+def loader(project):
+    """One for all: a loader's order depends on its seed and the epoch alone (tests/data/test_loader.py)."""
+    return Loader(project.beton("digits", "train"), BATCH, seed=3, drop_last=True)
+
+
+@pytest.fixture(scope="module")
+def monitor(project):
+    train, val = project.beton("digits", "train"), project.beton("digits", "val")
+    return OnlineMonitor(Monitor(), Loader(train, 64, limit=64), Loader(val, 64))
+
+
+@pytest.fixture
+def make(loader, project):
+    """make("simclr", epochs=3): a trainer with a fresh method."""
+    info = data_info(read_manifest(project.manifest("digits")))
+
+    def trainer(name, seed=0, precision="fp32", loader=loader, recipes=None, **settings):
+        torch.manual_seed(seed)
+        encoder = build({"name": "conv4", "width": 8, "grid": 2}, info.mean, info.std)
+        if isinstance(name, str):
+            method = methods.build(name, OWN.get(name, {}), encoder, info)
+            recipes = views(METHODS.settings(name)().recipe, {}, "test")
+        else:
+            method = name(MethodSettings(), encoder, info)
+        pretrain = Pretrain(**{"epochs": 3, "batch_size": BATCH, **settings})
+        return Trainer(method, loader, recipes, pretrain, size=info.size, seed=seed, precision=precision)
+
+    return trainer
+
+
+def equal(a, b):
+    """Bit for bit, tensors and whatever holds them."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b) and a.dtype == b.dtype
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+class Stop(Exception):
+    """The test's kill."""
+
+
+def test_simclr_learns(make, monitor, tmp_path):
+    history = make("simclr", epochs=8, lr=5e-3).fit(tmp_path, monitor)
+    losses = [row["loss"] for row in history]
+    assert losses[-1] < 0.95 * losses[0]
+    assert losses[-1] < min(losses[:4])
+    assert history[-1]["knn"] > 50
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_interrupted_and_resumed_is_bit_identical(make, monitor, tmp_path, capsys, name):
+    whole = make(name)
+    history = whole.fit(tmp_path / "whole", monitor)
+
+    def stop(row, rate):
+        if row["epoch"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        make(name).fit(tmp_path / "cut", monitor, stop)
+    torch.randn(1000)  # another process has another generator
+    resumed = make(name)
+    for parameter in resumed.method.parameters():
+        parameter.data.add_(1.0)  # nothing of what it was built with may stay
+    assert equal(resumed.fit(tmp_path / "cut", monitor), history)
+    assert "resuming after epoch 2 of 3" in capsys.readouterr().err
+    assert equal(resumed.state(), whole.state())
+    assert len(history) == 3
+
+
+def test_killed_in_the_middle_of_an_epoch(make, tmp_path):
+    whole = make("moco")
+    whole.fit(tmp_path / "whole")
+    cut, steps = make("moco"), itertools.count(1)
+    after_step = cut.method.after_step
+
+    def stop(progress):
+        after_step(progress)
+        if next(steps) == 6:  # the second step of the second epoch
+            raise Stop
+
+    cut.method.after_step = stop
+    with pytest.raises(Stop):
+        cut.fit(tmp_path / "cut")
+    assert checkpoint.load(tmp_path / "cut")["epoch"] == 1
+    resumed = make("moco")
+    resumed.fit(tmp_path / "cut")
+    assert equal(resumed.state(), whole.state())
+
+
+def test_a_seed_decides_everything(make, tmp_path):
+    first, again, other = make("simclr"), make("simclr"), make("simclr", seed=1)
+    for name, trainer in (("first", first), ("again", again), ("other", other)):
+        trainer.fit(tmp_path / name)
+    assert equal(first.state(), again.state())
+    assert first.history[0]["loss"] != other.history[0]["loss"]
+    assert not equal(first.method.encoder.state_dict(), other.method.encoder.state_dict())
+
+
+def test_the_monitor_does_not_touch_the_training(make, monitor, tmp_path):
+    watched, alone = make("simclr"), make("simclr")
+    watched.fit(tmp_path / "watched", monitor)
+    alone.fit(tmp_path / "alone")
+    assert equal(watched.method.state_dict(), alone.method.state_dict())
+
+
+def test_bf16(make, tmp_path):
+    full, half = make("simclr"), make("simclr", precision="bf16")
+    full.fit(tmp_path / "full")
+    half.fit(tmp_path / "half")
+    assert all(p.dtype == torch.float32 for p in half.method.parameters())
+    assert half.history[0]["loss"] != full.history[0]["loss"]
+    assert half.history[-1]["loss"] == pytest.approx(full.history[-1]["loss"], rel=0.05)
+
+
+def test_a_loss_that_is_not_finite(make, tmp_path):
+    trainer = make("supervised", lr=1e30, optimizer="sgd", warmup_epochs=0.0)
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) in epoch 1: lower pretrain\.lr \(now 1e\+30\)"):
+        trainer.fit(tmp_path)
+    assert checkpoint.load(tmp_path) is None  # such a state is never resumed
+
+
+def test_rows(make, monitor, tmp_path):
+    trainer = make("simclr", monitor=Monitor(every=2))
+    seen = []
+    watch = OnlineMonitor(Monitor(every=2), monitor.train, monitor.val)
+
+    def on_epoch(row, rate):
+        assert checkpoint.load(tmp_path)["epoch"] == row["epoch"]  # what is told is safe already
+        assert rate > 0
+        seen.append(dict(row))
+
+    history = trainer.fit(tmp_path, watch, on_epoch)
+    always, looked = {"epoch", "lr", "loss", "accuracy"}, {"knn", "std", "rank"}
+    assert [set(row) for row in history] == [always, always | looked, always | looked]
+    assert history == seen == trainer.history
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    steps = 3 * IMAGES / BATCH
+    last = [learning_rate(trainer.settings, (4 * epoch - 0.5) / steps) for epoch in (1, 2, 3)]
+    assert [row["lr"] for row in history] == pytest.approx(last)
+
+
+def test_a_finished_training_is_not_trained_again(make, tmp_path):
+    trainer = make("simclr", epochs=1, warmup_epochs=0.0)
+    history = trainer.fit(tmp_path)
+    again = make("simclr", epochs=1, warmup_epochs=0.0)
+    assert again.fit(tmp_path) == history
+    assert equal(again.state(), trainer.state())
+
+
+class Recorder(Method[MethodSettings]):
+    """Notes what the loop does to it."""
+
+    views = (View("large"), View("small", size=16, recipe=1), View("again", recipe=2))
+
+    def setup(self, settings, info):
+        self.head = nn.Sequential(nn.Linear(self.encoder.dim, 1))
+        self.events, self.before, self.trained, self.weights = [], [], [], []
+
+    def before_epoch(self, epoch, batches):
+        self.events.append(("before_epoch", epoch))
+        self.before.append(list(batches))
+
+    def forward(self, batch, progress):
+        assert self.training
+        self.events.append(("forward", progress))
+        self.trained.append(batch)
+        self.weights.append(self.head[0].weight.detach().clone())
+        loss = self.head(self.encoder(batch.views[0])).square().mean()
+        return {"loss": loss, "size": torch.tensor(float(len(batch)))}
+
+    def after_backward(self, progress):
+        self.events.append(("after_backward", progress))
+        assert self.head[0].weight.grad.abs().sum() > 0
+        assert torch.equal(self.head[0].weight, self.weights[-1])  # no step yet
+
+    def after_step(self, progress):
+        self.events.append(("after_step", progress))
+        assert not torch.equal(self.head[0].weight, self.weights[-1])
+
+
+@pytest.fixture(scope="module")
+def ragged(project):
+    """256 images in batches of 100, 100 and 56."""
+    return Loader(project.beton("digits", "train"), 100, seed=3)
+
+
+@pytest.fixture
+def recorded(make, ragged, tmp_path):
+    recipes = [ViewRecipe(), ViewRecipe(crop=Crop(), flip=0.5)]
+    trainer = make(Recorder, loader=ragged, recipes=recipes, epochs=2, warmup_epochs=0.0)
+    trainer.fit(tmp_path)
+    return trainer
+
+
+def test_hooks_are_called_in_order(recorded):
+    expected = []
+    for epoch in range(2):
+        expected.append(("before_epoch", epoch))
+        for step in range(3):
+            progress = (3 * epoch + step) / 6
+            expected += [(hook, progress) for hook in ("forward", "after_backward", "after_step")]
+    assert recorded.method.events == [(name, pytest.approx(value)) for name, value in expected]
+
+
+def test_batches_are_what_the_views_ask_for(recorded, digits):
+    batches = recorded.method.trained
+    assert [[tuple(view.shape) for view in batch.views] for batch in batches[:3]] == [
+        [(n, 3, 32, 32), (n, 3, 16, 16), (n, 3, 32, 32)] for n in (100, 100, 56)
+    ]
+    assert [batch.key for batch in batches] == [Key(0, 0)] * 3 + [Key(0, 1)] * 3
+    for epoch in (batches[:3], batches[3:]):
+        assert sorted(torch.cat([batch.index for batch in epoch]).tolist()) == list(range(IMAGES))
+    # Recipes are taken in turn: the first and the third view have the one that leaves images alone.
+    assert all(torch.equal(batch.views[0], batch.views[2]) for batch in batches)
+    assert not torch.equal(batches[0].views[1], nn.functional.interpolate(batches[0].views[0], size=16, mode="area"))
+    # A second pass over an epoch, as k-means needs it, sees the very same views.
+    passed = [batch for epoch in recorded.method.before for batch in epoch]
+    assert all(equal([*a.views, a.index, a.label], [*b.views, b.index, b.label]) for a, b in zip(passed, batches, strict=True))
+
+
+def test_means_are_over_images_not_over_batches(recorded):
+    assert [row["size"] for row in recorded.history] == pytest.approx([(100**2 + 100**2 + 56**2) / 256] * 2)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_the_optimizer_trains_what_should_be_trained(make, name, kind):
+    trainer = make("moco", optimizer=name, weight_decay=0.5, momentum=0.7)
+    decayed, free = trainer.optimizer.param_groups
+    assert isinstance(trainer.optimizer, kind)
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.5, 0.0)
+    assert {p.ndim for p in decayed["params"]} == {2, 4} and {p.ndim for p in free["params"]} == {1}
+    held = {id(p) for group in (decayed, free) for p in group["params"]}
+    assert held == {id(p) for part in (trainer.method.encoder, trainer.method.head) for p in part.parameters()}
+    assert name == "adamw" or decayed["momentum"] == 0.7
+
+
+def test_an_empty_group_is_left_out(make):
+    method = make("simclr").method
+    for parameter in method.parameters():
+        parameter.requires_grad_(parameter.ndim > 1)
+    assert len(optimizer(method, Pretrain()).param_groups) == 1

@@ -1,0 +1,79 @@
+"""The monitor's figures against a direct computation on the same images."""
+
+import numpy as np
+import pytest
+import torch
+
+from miyagi.data.betons import read_images
+from miyagi.data.loader import Loader
+from miyagi.settings import Monitor
+from miyagi.train.monitor import OnlineMonitor
+
+TRAIN, VAL = 100, 50
+
+
+@pytest.fixture(scope="module")
+def loaders(project):
+    train, val = project.beton("digits", "train"), project.beton("digits", "val")
+    return Loader(train, 64, limit=TRAIN), Loader(val, 64, limit=VAL)
+
+
+def direct(encoder, file, n):
+    images, labels = read_images(file, range(n))
+    encoder.eval()
+    with torch.no_grad():
+        return encoder(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).double().numpy(), labels
+
+
+def test_values(encoder, loaders, project):
+    found = OnlineMonitor(Monitor(k=7), *loaders)(encoder, 1, False)
+    bank, labels = direct(encoder, project.beton("digits", "train"), TRAIN)
+    queries, truth = direct(encoder, project.beton("digits", "val"), VAL)
+    unit_bank, unit = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries))
+    hits = 0
+    for query, label in zip(unit, truth, strict=True):
+        cosine = unit_bank @ query
+        nearest = np.argsort(-cosine)[:7]
+        votes = np.bincount(labels[nearest], np.exp(cosine[nearest] / 0.1), 10)
+        hits += votes.argmax() == label
+    assert found["knn"] == pytest.approx(100 * hits / VAL)
+    assert found["knn"] > 50  # of real digits, so no class is guessed
+    assert found["std"] == pytest.approx(unit.std(0).mean(), rel=1e-4)
+    values = np.linalg.svd(queries, compute_uv=False)
+    share = values / values.sum()
+    assert found["rank"] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-3)
+
+
+def test_collapse_warns(encoder, loaders, capsys):
+    monitor = OnlineMonitor(Monitor(), *loaders)
+    assert monitor(encoder, 1, False)["std"] > 0.01
+    assert capsys.readouterr().err == ""
+    with torch.no_grad():  # every image becomes the same vector
+        encoder.blocks["conv4"][1].weight.zero_()
+        encoder.blocks["conv4"][1].bias.fill_(1.0)
+    found = monitor(encoder, 3, False)
+    assert found["std"] == pytest.approx(0, abs=1e-6) and found["rank"] == pytest.approx(1, abs=1e-3)
+    warning = capsys.readouterr().err
+    assert "collapsed after epoch 3" in warning and "pretrain.monitor.collapse_std" in warning
+    assert len(warning.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("every", "looked"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (3, [3, 5]), (9, [5]), (0, [])]
+)
+def test_every_so_many_epochs_and_the_last(encoder, loaders, every, looked):
+    monitor = OnlineMonitor(Monitor(every=every), *loaders)
+    found = {epoch: monitor(encoder, epoch, epoch == 5) for epoch in range(1, 6)}
+    assert [epoch for epoch, figures in found.items() if figures] == looked
+    assert all(set(figures) == {"knn", "std", "rank"} for figures in found.values() if figures)
+
+
+def test_more_neighbours_than_images(encoder, loaders):
+    most = OnlineMonitor(Monitor(k=TRAIN), *loaders)(encoder, 1, False)
+    assert OnlineMonitor(Monitor(k=5000), *loaders)(encoder, 1, False) == most
+
+
+def test_training_goes_on_in_training_mode(encoder, loaders):
+    encoder.train()
+    OnlineMonitor(Monitor(), *loaders)(encoder, 1, False)
+    assert encoder.training

@@ -1,0 +1,28 @@
+import pytest
+import torch
+
+from miyagi.errors import UserError
+from miyagi.settings import Runtime
+from miyagi.train.setup import set_up
+
+
+@pytest.fixture(autouse=True)
+def _restore():
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_and_determinism(threads):
+    torch.use_deterministic_algorithms(False)
+    assert set_up(Runtime(threads=threads, device="cpu")) == torch.device("cpu")
+    assert torch.get_num_threads() == threads
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_without_a_gpu():
+    assert set_up(Runtime(device="auto")) == torch.device("cpu")
+    with pytest.raises(UserError, match=r"runtime\.device: cuda.*use `auto` or `cpu`"):
+        set_up(Runtime(device="cuda"))
