@@ -4,7 +4,7 @@ PYTHON ?= python3
 # What FFCV's build needs, and the package that holds the original Fashion-MNIST files.
 PACKAGES = g++ python3-dev python3-venv pkg-config libopencv-dev libturbojpeg0-dev dataset-fashion-mnist
 TEST_PACKAGES = chromium
-RUN = PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+RUN = PATH="$(abspath $(VENV))/bin:$$PATH"
 PYTEST = $(RUN) python -m pytest
 
 .DEFAULT_GOAL := help

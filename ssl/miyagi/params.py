@@ -125,20 +125,18 @@ class Params(Frozen):
 
 
 def views(recipe: str, changes: Mapping, key: str) -> list[ViewRecipe]:
-    """A recipe's views with `changes` made to each; `changes["recipe"]` overrides the method's own choice.
+    """A recipe's views with `changes` made to each.
 
     Args:
-        recipe: the method's recipe.
+        recipe: the recipe's name.
         changes: what `augment:` and the experiment's `augment:` say, e.g. {"jitter": {"p": 0.5}, "blur": None}.
         key: where the experiment stands, for error messages.
     """
-    changes = dict(changes)
-    name = changes.pop("recipe", None) or recipe
-    if name not in RECIPES:
-        raise UserError(f"{key}.augment.recipe: there is no recipe '{name}'; {did_you_mean(name, RECIPES)}")
+    if recipe not in RECIPES:
+        raise UserError(f"{key}.recipe: there is no recipe '{recipe}'; {did_you_mean(recipe, RECIPES)}")
     return [
-        validate(ViewRecipe, merge(view.model_dump(mode="json"), changes), f"{key}.augment", also=("recipe",))
-        for view in RECIPES[name].views
+        validate(ViewRecipe, merge(view.model_dump(mode="json"), changes), f"{key}.augment")
+        for view in RECIPES[recipe].views
     ]
 
 

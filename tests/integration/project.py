@@ -28,9 +28,9 @@ class Project:
         }
         self.env.pop("MLFLOW_TRACKING_URI", None)
 
-    def run(self, *command, check=True, **env):
+    def run(self, *command, check=True, timeout=600):
         done = subprocess.run(
-            command, cwd=self.root, env={**self.env, **env}, capture_output=True, text=True, check=False, timeout=600
+            command, cwd=self.root, env=self.env, capture_output=True, text=True, check=False, timeout=timeout
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done

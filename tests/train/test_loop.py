@@ -1,6 +1,7 @@
 """The loop on real digits: it learns, it resumes bit for bit, and it calls a method's hooks in order."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -76,7 +77,8 @@ class Stop(Exception):
 def test_simclr_learns(make, monitor, tmp_path):
     history = make("simclr", epochs=8, lr=5e-3).fit(tmp_path, monitor)
     losses = [row["loss"] for row in history]
-    assert losses[-1] < 0.95 * losses[0]
+    chance = math.log(2 * BATCH - 1)  # every other view of the batch is as likely as the right one
+    assert losses[-1] < chance - 0.05
     assert losses[-1] < min(losses[:4])
     assert history[-1]["knn"] > 50
 
@@ -250,7 +252,9 @@ def test_batches_are_what_the_views_ask_for(recorded, digits):
     assert not torch.equal(batches[0].views[1], nn.functional.interpolate(batches[0].views[0], size=16, mode="area"))
     # A second pass over an epoch, as k-means needs it, sees the very same views.
     passed = [batch for epoch in recorded.method.before for batch in epoch]
-    assert all(equal([*a.views, a.index, a.label], [*b.views, b.index, b.label]) for a, b in zip(passed, batches, strict=True))
+    assert all(
+        equal([*a.views, a.index, a.label], [*b.views, b.index, b.label]) for a, b in zip(passed, batches, strict=True)
+    )
 
 
 def test_means_are_over_images_not_over_batches(recorded):

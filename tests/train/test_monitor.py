@@ -58,9 +58,7 @@ def test_collapse_warns(encoder, loaders, capsys):
     assert len(warning.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("every", "looked"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (3, [3, 5]), (9, [5]), (0, [])]
-)
+@pytest.mark.parametrize(("every", "looked"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (3, [3, 5]), (9, [5]), (0, [])])
 def test_every_so_many_epochs_and_the_last(encoder, loaders, every, looked):
     monitor = OnlineMonitor(Monitor(every=every), *loaders)
     found = {epoch: monitor(encoder, epoch, epoch == 5) for epoch in range(1, 6)}

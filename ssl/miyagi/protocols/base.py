@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from miyagi.errors import UserError, did_you_mean
 
@@ -74,10 +74,10 @@ class Bank:
         self.file = file
         try:
             self._open = safe_open(str(file), framework="numpy")
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read the features {file}: {error}; run `dvc repro`") from error
+            self.stamp: dict[str, Any] = json.loads((self._open.metadata() or {})["miyagi"])
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise UserError(f"cannot read the features {file}: {error}; delete it and run `dvc repro`") from error
         self.names = set(self._open.keys())
-        self.stamp: dict[str, Any] = json.loads(self._open.metadata()["miyagi"])
 
     @property
     def layers(self) -> list[str]:

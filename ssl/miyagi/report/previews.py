@@ -20,7 +20,7 @@ def previews(paths: Paths, experiments: Sequence[str]) -> Previews:
     import torch
 
     from miyagi.data.augment import augment
-    from miyagi.data.betons import read_images
+    from miyagi.data.betons import Beton, read_images
     from miyagi.data.rng import Key
 
     found: dict[str, list[list[np.ndarray]]] = {}
@@ -29,7 +29,8 @@ def previews(paths: Paths, experiments: Sequence[str]) -> Previews:
         experiment = Experiment.model_validate(yaml.safe_load(text), strict=False)
         if not experiment.views:
             continue
-        images, _ = read_images(paths.beton(experiment.dataset, "train"), range(IMAGES))
+        file = paths.beton(experiment.dataset, "train")
+        images, _ = read_images(file, range(min(IMAGES, len(Beton(file)))))
         batch, index = torch.from_numpy(images).permute(0, 3, 1, 2), torch.arange(len(images))
         drawn = [
             augment(batch, index, Key(0, draw), f"preview{view}", recipe, images.shape[1])

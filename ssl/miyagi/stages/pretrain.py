@@ -34,8 +34,9 @@ def read_experiment(file: Path) -> Experiment:
     """The total description that `sweep@E` wrote."""
     try:
         return Experiment.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")), strict=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {str(error).splitlines()[0]}; run `dvc repro`") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"cannot read {file}: {reason}; delete it and run `dvc repro`") from error
 
 
 def identity(name: str, seed: int, paths: Paths) -> dict[str, Any]:

@@ -37,7 +37,11 @@ def scratch(parent: Path, fingerprint: str, patience: float | None = None) -> It
     Raises:
         UserError: another process still trains this when patience ends.
     """
-    patience = float(os.environ.get("MIYAGI_PATIENCE", 86400)) if patience is None else patience
+    if patience is None:
+        try:
+            patience = float(os.environ.get("MIYAGI_PATIENCE", 86400))
+        except ValueError:
+            raise UserError("MIYAGI_PATIENCE is the seconds to wait for another training: a number") from None
     folder = parent / fingerprint
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,9 +79,16 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load(folder: Path) -> dict[str, Any] | None:
-    """The last whole state, or None. Nothing but tensors and plain values is unpickled."""
+    """The last whole state, or None. Nothing but tensors and plain values is unpickled.
+
+    Raises:
+        UserError: the file is damaged, or holds anything else.
+    """
     file = folder / STATE
     if not file.is_file():
         return None
-    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises several kinds
+        raise UserError(f"cannot resume from {file}: {str(error).splitlines()[0]}; delete it and run again") from error
     return state

@@ -1,6 +1,8 @@
 """Weights as safetensors: no pickle, equal weights give equal bytes."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +21,31 @@ def save_module(module: nn.Module, file: Path, about: dict[str, Any]) -> None:
         save_file(state, str(temporary), metadata={"miyagi": canonical(about)})
 
 
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # safetensors and torch raise several kinds
+        reason = str(error).splitlines()[0]
+        raise UserError(f"cannot load {file}: {reason}; delete it and run `dvc repro`") from error
+
+
 def load_module(module: nn.Module, file: Path) -> None:
     """Fill `module` from `file`.
 
     Raises:
         UserError: the file is missing, damaged, or of another architecture.
     """
-    try:
+    with _reading(file):
         module.load_state_dict(load_file(str(file)))
-    except Exception as error:  # safetensors and torch raise several kinds
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot load {file}: {reason}; run `dvc repro`") from error
 
 
 def about(file: Path) -> dict[str, Any]:
-    """What `save_module` wrote beside the weights."""
-    with safe_open(str(file), framework="numpy") as opened:
-        found: dict[str, Any] = json.loads(opened.metadata()["miyagi"])
-    return found
+    """What `save_module` wrote beside the weights.
+
+    Raises:
+        UserError: the file is missing, damaged, or was written by something else.
+    """
+    with _reading(file), safe_open(str(file), framework="numpy") as opened:
+        found: dict[str, Any] = json.loads((opened.metadata() or {})["miyagi"])
+        return found

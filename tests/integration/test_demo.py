@@ -1,0 +1,73 @@
+"""What the README promises a newcomer, as written there: `make demo` on the shipped params.yaml, and every command."""
+
+import csv
+import re
+import time
+
+import pytest
+
+from tests.integration.project import BIN, ROOT, checkout
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """`make demo` in a new checkout, with the environment that runs this test instead of a second one."""
+    project = checkout(tmp_path_factory.mktemp("demo") / "miyagi")
+    start = time.monotonic()
+    project.said = project.run(
+        "make", "demo", f"VENV={BIN.parent}", "--assume-old", f"{BIN.parent}/installed", timeout=1800
+    ).stdout
+    project.seconds = time.monotonic() - start
+    return project
+
+
+@pytest.mark.timeout(1800)
+def test_it_ends_with_three_lines_within_its_budget(demo):
+    report, mlflow, best = demo.said.strip().splitlines()[-3:]
+    assert report == "report: reports/report.html"
+    assert (demo.root / "reports/report.html").stat().st_size > 100_000
+    assert mlflow.startswith("mlflow: mlflow ui --backend-store-uri sqlite:///")
+    assert re.fullmatch(r"best: \w+ \d\d\.\d\d % \[.*\] test top1 .* \(chosen on validation: .* %\)", best)
+    assert demo.seconds < 600
+
+
+def test_every_experiment_is_in_the_table_and_learning_beats_the_floor(demo):
+    rows = list(csv.DictReader((demo.root / "reports/results.csv").open()))
+    linear = {row["experiment"]: row for row in rows if (row["protocol"], row["split"]) == ("linear", "test")}
+    assert set(linear) == {"random", "supervised", "rotation", "simclr", "moco"}
+    for name in ("rotation", "simclr", "moco", "supervised"):
+        assert float(linear[name]["vs_random_low"]) > 0, name
+        assert int(linear[name]["n"]) == 10_000
+
+
+def test_git_is_clean_but_for_the_lock(demo):
+    assert demo.run("git", "status", "--porcelain").stdout.split() == ["??", "dvc.lock"]
+
+
+def test_a_second_run_does_nothing_quickly(demo):
+    start = time.perf_counter()
+    assert demo.repro() == set()
+    assert time.perf_counter() - start < 4
+
+
+def commands():
+    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def test_the_readme_names_the_two_commands():
+    assert commands()[:2] == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if not c.startswith("make ")])
+def test_a_command_of_the_readme(demo, command):
+    assert demo.run("sh", "-c", command).stdout.strip() or command == "dvc params diff"
+
+
+def test_make_help_lists_every_target(demo):
+    listed = set(re.findall(r"^  make (\S+)", demo.run("make", "help").stdout, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert listed == targets
+    assert len(targets) <= 12
