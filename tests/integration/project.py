@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-EXPERIMENTS = ("random", "rotation", "simclr")
+EXPERIMENTS = ("random", "simclr")
 
 
 class Project:

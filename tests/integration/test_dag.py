@@ -70,11 +70,11 @@ def test_a_comment_and_a_new_method_file(project):
     assert project.repro() == stages("probe@{E}-0-linear")
     (project.root / "ssl/miyagi/methods/new.py").write_text('"""A method."""\n')
     assert project.repro() == set()
-    rotation = project.root / "ssl/miyagi/methods/rotation.py"
-    rotation.write_text(rotation.read_text() + "\n# a comment\n")
-    assert project.repro() == {"sweep@rotation"}
-    rotation.write_text(rotation.read_text() + "\nEXTRA = 1\n")
-    assert project.repro() == {s for s in ALL if "rotation" in s} | {"report"}
+    simclr = project.root / "ssl/miyagi/methods/simclr.py"
+    simclr.write_text(simclr.read_text() + "\n# a comment\n")
+    assert project.repro() == {"sweep@simclr"}
+    simclr.write_text(simclr.read_text() + "\nEXTRA = 1\n")
+    assert project.repro() == OF_SIMCLR | {"report"}
 
 
 IMPORTS = """

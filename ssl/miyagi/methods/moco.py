@@ -6,9 +6,9 @@
 The defaults are v2 (MLP head, tau 0.2, blur); v1 is {recipe: moco_v1, temperature: 0.07, head: {kind: linear}}.
 Paper: K 65,536, m 0.999, SGD with learning rate 0.03, batch 256, 200 epochs. Small data wants a small queue and a
 faster key encoder: K should stay below the number of images, or an image's own old key is its negative.
-Shuffling BN (section 3.3): a query and a key that were normalised with one batch's statistics share its signature, and the
-network may learn to compare signatures. The paper shuffles keys among GPUs; on one device the keys are shuffled and
-normalised in `key_splits` parts.
+Shuffling BN (section 3.3): a query and a key that were normalised with one batch's statistics share its signature, and
+the network may learn to compare signatures. The paper shuffles keys among GPUs; on one device the keys are shuffled
+and normalised in `key_splits` parts.
 Loader: two views.
 """
 
