@@ -8,16 +8,17 @@ RUN = PATH="$(abspath $(VENV))/bin:$$PATH"
 PYTEST = $(RUN) python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo mlflow lint test test-all clean
+.PHONY: help setup packages demo mlflow lint test test-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## make .venv and install everything, system packages included where apt may
-	@sh tools/packages.sh $(PACKAGES)
-	@$(MAKE) --no-print-directory $(VENV)/installed
+setup: $(VENV)/installed ## make .venv and install everything, system packages included where apt may
 
-$(VENV)/installed: requirements.txt pyproject.toml
+packages:
+	@sh tools/packages.sh $(PACKAGES)
+
+$(VENV)/installed: requirements.txt pyproject.toml | packages
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
