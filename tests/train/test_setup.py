@@ -49,7 +49,9 @@ def test_freed_memory_is_kept():
     import sys
 
     faults = {
-        mode: int(subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True).stdout)
+        mode: int(
+            subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True).stdout
+        )
         for mode in ("keep", "give back")
     }
     assert faults["keep"] < 0.1 * faults["give back"]
