@@ -62,7 +62,7 @@ SMALL = {
     "pretrain": {"epochs": 2, "batch_size": 64, "monitor": {"images": 64}},
     "experiments": {
         "random": {"method": "random"},
-        "simclr": {"method": "simclr", "temperature": 0.2, "augment": {"recipe": "simclr_small"}},
+        "simclr": {"method": "simclr", "temperature": 0.2, "recipe": "simclr_small"},
     },
     "embed": {"tap_dimensions": 64, "batch_size": 96},
     "probe": {"protocols": ["knn", "linear"]},
