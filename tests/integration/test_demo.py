@@ -53,8 +53,9 @@ def test_a_second_run_does_nothing_quickly(demo):
 
 
 def commands():
-    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+    """The lines of the README's blocks of commands, which have no language, unlike its blocks of YAML."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [line.split("#")[0].strip() for language, block in blocks if not language for line in block.splitlines()]
 
 
 def test_the_readme_names_the_two_commands():
