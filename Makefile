@@ -42,8 +42,8 @@ test: setup ## every unit, and one real path through each tool
 	@sh tools/packages.sh $(TEST_PACKAGES)
 	$(PYTEST) -m "not slow and not gpu"
 
-test-all: test ## the rest as well: faults, the full scoping matrix, every README command
+test-all: test ## the rest as well: the demo on the real data, every command of the README
 	$(PYTEST) -m "slow and not gpu"
 
-clean: ## delete what a run wrote, except the DVC cache
-	rm -rf .miyagi data/betons runs reports
+clean: ## delete what a run wrote; the DVC cache and the MLflow store stay
+	rm -rf .miyagi/train data/betons runs reports

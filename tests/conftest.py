@@ -57,6 +57,8 @@ SMALL = {
             "source": "digits", "path": "x", "size": 32, "train_limit": 256, "val_limit": 64, "test_limit": 200,
         },
     },
+    "runtime": {"threads": 2},
+    "augment": {},
     "seeds": [0],
     "encoder": {"name": "conv4", "width": 8},
     "pretrain": {"epochs": 2, "batch_size": 64, "monitor": {"images": 64}},

@@ -1,7 +1,11 @@
 from pathlib import Path
 
+import pytest
+
 from miyagi import code
 from miyagi.code import PACKAGE, closure, code_digest, declared
+from miyagi.params import CODE
+from miyagi.registry import ENCODERS, METHODS, SOURCES
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,3 +32,20 @@ def test_declared_fills_in_the_item():
     assert PACKAGE / "protocols" / "knn.py" in knn
     assert PACKAGE / "protocols" / "linear.py" not in knn
     assert PACKAGE / "train" / "loop.py" in declared(ROOT / "dvc.yaml", "pretrain")
+
+
+@pytest.mark.parametrize("name", METHODS.entries)
+def test_what_a_method_imports_reaches_its_digest_when_it_changes(name):
+    """Whatever can change a trained weight is declared by the sweep stage, which writes the digest of it."""
+    sweep = declared(ROOT / "dvc.yaml", "sweep", {"method": name})
+    for encoder in ENCODERS.entries:
+        files = closure(METHODS.file(name)) | closure(ENCODERS.file(encoder))
+        assert {file for file in files if any(file.is_relative_to(folder) for folder in CODE)} <= sweep
+        assert PACKAGE / "settings.py" in sweep
+
+
+@pytest.mark.parametrize("name", SOURCES.entries)
+def test_what_a_source_imports_is_declared(name):
+    leaves = {PACKAGE / f"{leaf}.py" for leaf in ("errors", "paths", "registry", "recipes")}
+    prepare = declared(ROOT / "dvc.yaml", "prepare", {"source": name})
+    assert closure(SOURCES.file(name)) - leaves <= prepare

@@ -75,6 +75,16 @@ def _run(
     return tracking.Run(paths, settings, stage, target, experiment, fingerprint, params)
 
 
+def _digest_of(file: Path) -> str:
+    """The sha256 of a stage's input, or a UserError where no stage has written it."""
+    from miyagi.files import file_digest
+
+    try:
+        return file_digest(file)
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}; check the names, or run `dvc repro`") from error
+
+
 def _prepare(args: argparse.Namespace, paths: Paths) -> None:
     from miyagi.files import digest
     from miyagi.params import read
@@ -121,13 +131,13 @@ def _pretrain(args: argparse.Namespace, paths: Paths) -> None:
 
 
 def _embed(args: argparse.Namespace, paths: Paths) -> None:
-    from miyagi.files import digest, file_digest
+    from miyagi.files import digest
     from miyagi.params import read_section
     from miyagi.settings import Embed
     from miyagi.stages import embed
 
     settings = read_section(paths.params, "embed", Embed)
-    encoder = file_digest(paths.run(args.experiment, args.seed) / "encoder.safetensors")
+    encoder = _digest_of(paths.run(args.experiment, args.seed) / "encoder.safetensors")
     described = {**settings.model_dump(mode="json"), "dataset": args.dataset, "encoder": encoder, "seed": args.seed}
     target = f"{args.experiment}-{args.seed}-{args.dataset}"
     with _run(paths, "embed", target, args.experiment, digest(described), described) as track:
@@ -136,13 +146,13 @@ def _embed(args: argparse.Namespace, paths: Paths) -> None:
 
 
 def _probe(args: argparse.Namespace, paths: Paths) -> None:
-    from miyagi.files import digest, file_digest
+    from miyagi.files import digest
     from miyagi.params import read
     from miyagi.stages import probe
 
     params = read(paths.params)
     settings = params.protocol(args.protocol)
-    banks = [file_digest(paths.bank(args.experiment, args.seed, dataset)) for dataset in params.datasets]
+    banks = [_digest_of(paths.bank(args.experiment, args.seed, dataset)) for dataset in params.datasets]
     described = {
         **settings.model_dump(mode="json"),
         "seed": args.seed,

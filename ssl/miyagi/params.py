@@ -39,19 +39,19 @@ CODE = tuple(PACKAGE / name for name in ("data", "losses", "methods", "metrics",
 
 
 class Params(Frozen):
-    """The whole of `params.yaml`."""
+    """The whole of `params.yaml`. What `dvc.yaml` tracks must be there, if only as `{}`."""
 
-    runtime: Runtime = Runtime()
+    runtime: Runtime
     dataset: Name = Field(description="which of `datasets` the encoders are pretrained on")
     datasets: dict[Name, Dataset] = Field(min_length=1)
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     encoder: Mapping
-    augment: Mapping = {}
-    pretrain: Pretrain = Pretrain()
+    augment: Mapping
+    pretrain: Pretrain
     experiments: dict[Name, Mapping] = Field(min_length=1)
-    embed: Embed = Embed()
+    embed: Embed
     probe: Probe
-    evaluate: dict[Name, Mapping] = {}
+    evaluate: dict[Name, Mapping]
     tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
@@ -198,6 +198,8 @@ def _load(file: Path) -> Any:
         return yaml.load(file.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
     except FileNotFoundError:
         raise UserError(f"there is no {file.name} in {file.parent}: run miyagi from the project's root") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {file}: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
@@ -223,6 +225,8 @@ def read(file: Path) -> Params:
         PROTOCOLS.check(key, "evaluate")
     for name in params.probe.protocols:
         params.protocol(name)
+        if name not in params.evaluate:
+            raise UserError(f"params.yaml: evaluate.{name}: missing; `{name}: {{}}` takes the protocol's own settings")
     for name in params.experiments:
         params.experiment(name)
     return params

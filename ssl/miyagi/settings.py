@@ -68,7 +68,7 @@ class ViewRecipe(Frozen):
     """How one view is made, in the order of the fields; an operation that is null or has p 0 is left out."""
 
     crop: Crop | None = None
-    pad: int = Field(0, ge=0, description="pixels of reflected border before a random crop of the same size")
+    pad: int = Field(0, ge=0, le=7, description="pixels of reflected border before a random crop of the same size")
     flip: Fraction = 0.0
     jitter: Jitter | None = None
     gray: Fraction = 0.0

@@ -1,5 +1,6 @@
 import torch
 
+from miyagi.data.batch import Batch
 from miyagi.methods.moco import MoCo, Settings
 from miyagi.recipes import RECIPES
 from miyagi.settings import Head, Pretrain
@@ -72,6 +73,9 @@ def test_keys_are_normalised_in_shuffled_parts(encoder, info, make_batch):
     assert [len(part) for part in seen] == [16] * 4
     assert not torch.equal(torch.cat(seen), batch.views[1])
     assert torch.equal(torch.cat(seen).flatten(1).sum(1).sort().values, batch.views[1].flatten(1).sum(1).sort().values)
-    seen.clear()
-    method.encode_keys(make_batch(method, RECIPE, n=3))  # never a part of one image, which BatchNorm cannot take
-    assert [len(part) for part in seen] == [3]
+    method.key_splits = 8
+    for n in range(2, 65):  # never a part of one image, which BatchNorm cannot take
+        seen.clear()
+        method.encode_keys(Batch([batch.views[0][:n], batch.views[1][:n]], batch.index[:n], batch.label[:n], batch.key))
+        assert min(len(part) for part in seen) >= 2
+        assert sum(len(part) for part in seen) == n

@@ -67,7 +67,7 @@ class MoCo(Method[Settings]):
         """The second views' keys (N x D), encoded in shuffled parts of at least two images."""
         images = batch.views[1]
         order = bits(batch.key, "moco/shuffle", batch.index, 1)[:, 0].argsort()
-        parts = images[order].chunk(max(1, min(self.key_splits, len(images) // 2)))
+        parts = images[order].tensor_split(max(1, min(self.key_splits, len(images) // 2)))
         keys = torch.cat([self._unit(self.key_head(self.key_encoder(part))) for part in parts])
         return torch.empty_like(keys).index_copy_(0, order, keys)
 

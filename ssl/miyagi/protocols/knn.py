@@ -16,7 +16,7 @@ from miyagi.settings import Frozen
 class Settings(Frozen):
     """Settings of the kNN protocol."""
 
-    k: Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=1)]] = Field(
+    k: Annotated[int, Field(ge=1)] | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = Field(
         200, description="or a list to choose from"
     )
     temperature: float = Field(0.1, gt=0)

@@ -6,6 +6,7 @@ The problem is convex, so the number has no learning rate in it (scikit-learn's 
 """
 
 import warnings
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,9 @@ from miyagi.settings import Frozen
 class Settings(Frozen):
     """Settings of the linear protocol."""
 
-    c: list[float] = Field([0.001, 0.01, 0.1, 1.0], min_length=1, description="inverse regularisation, chosen from")
+    c: list[Annotated[float, Field(gt=0)]] = Field(
+        [0.001, 0.01, 0.1, 1.0], min_length=1, description="inverse regularisation, chosen from"
+    )
     max_iterations: int = Field(300, ge=1)
     tolerance: float = Field(1e-3, gt=0, description="largest gradient at which L-BFGS stops")
     layers: list[str] = Field(["encoder"], min_length=1)

@@ -6,7 +6,6 @@ from safetensors.numpy import save_file
 
 from miyagi.data.loader import Loader
 from miyagi.data.manifest import data_digest, data_info, read_manifest
-from miyagi.errors import UserError
 from miyagi.files import canonical, replacing
 from miyagi.methods import base as methods
 from miyagi.methods.base import Method
@@ -30,13 +29,9 @@ def run(name: str, seed: int, dataset: str, settings: Embed, paths: Paths) -> di
     experiment = Experiment.model_validate(kept["experiment"], strict=False)
     device = set_up(experiment.runtime)
     manifest = read_manifest(paths.manifest(dataset))
-    trained_on = data_info({**read_manifest(paths.manifest(experiment.dataset))})
+    trained_on = data_info(read_manifest(paths.manifest(experiment.dataset)))
     encoder = encoders.build(experiment.encoder, trained_on.mean, trained_on.std)
-    if manifest["size"] < encoder.min_size:
-        raise UserError(
-            f"datasets.{dataset}.size: {manifest['size']} pixels, but {experiment.encoder['name']} takes at least "
-            f"{encoder.min_size}"
-        )
+    encoders.check_size(encoder, experiment.encoder["name"], manifest["size"], f"datasets.{dataset}.size")
     method = methods.build(experiment.method, experiment.settings, encoder, trained_on)
     load_module(method.encoder, folder / "encoder.safetensors")
     load_module(method.head, folder / "head.safetensors")

@@ -83,6 +83,7 @@ def run(
         info = data_info(manifest)
         torch.manual_seed(fold(seed, "init") >> 1)
         encoder = encoders.build(experiment.encoder, info.mean, info.std)
+        encoders.check_size(encoder, experiment.encoder["name"], info.size, f"datasets.{experiment.dataset}.size")
         method = methods.build(experiment.method, experiment.settings, encoder, info).to(device)
         history: list[Row] = []
         if experiment.pretrain is not None:

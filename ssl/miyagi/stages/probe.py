@@ -45,6 +45,7 @@ def run(name: str, seed: int, protocol: str, datasets: list[str], settings: Froz
                     "dataset": dataset,
                     "split": outcome.split,
                     "layer": outcome.layer,
+                    "dimensions": bank.split(outcome.split, outcome.layer).x.shape[1],
                     "metric": outcome.metric,
                     "value": float(outcome.scores.mean()),
                     "low": low,

@@ -75,7 +75,10 @@ def _acquire(descriptor: int, fingerprint: str, patience: float) -> None:
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Write the state in one step: a reader finds the last whole one, or none."""
     with replacing(folder / STATE) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def load(folder: Path) -> dict[str, Any] | None:

@@ -143,17 +143,11 @@ def _decode(content: bytes) -> np.ndarray:
 
 
 def _files(folder: Path, listing: _Listing) -> Iterator[Path]:
-    """The image files below `folder`, sorted; each real folder is entered once, so a loop of links ends."""
-    entered: set[str] = set()
+    """The image files below `folder`, sorted."""
     todo = [folder]
     found: list[Path] = []
     while todo:
-        current = todo.pop()
-        real = os.path.realpath(current)
-        if real in entered:
-            continue
-        entered.add(real)
-        for path in _entries(current):
+        for path in _entries(todo.pop()):
             if path.is_dir():
                 todo.append(path)
             elif path.suffix.lower() in SUFFIXES:
@@ -168,11 +162,20 @@ def _folders(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What is in a folder and not hidden, sorted bytewise."""
+    """What is in a folder and not hidden, sorted bytewise.
+
+    A link to a folder is refused: DVC does not look behind it, so a changed image there would rerun nothing.
+    """
     try:
         entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
         raise UserError(f"cannot read {folder}: {error.strerror}; check the folder's permissions") from error
+    for path in entries:
+        if path.is_symlink() and path.is_dir():
+            raise UserError(
+                f"{path} is a link to a folder, and a change behind it would go unseen: put the images there "
+                "themselves, or give a folder without such links as the data set's path"
+            )
     return sorted(entries, key=os.fsencode)
 
 

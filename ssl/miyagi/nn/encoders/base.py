@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from miyagi.errors import UserError
+
 
 class Encoder(nn.Module):
     """Maps RGB images in [0, 1] to vectors; owns its normalisation, so that no consumer can get it wrong.
@@ -60,7 +62,7 @@ class Encoder(nn.Module):
         return found
 
     def taps(self, x: Tensor, dimensions: int) -> dict[str, Tensor]:
-        """Every layer as N x D_l, D_l <= dimensions, and `encoder`, what `forward` gives.
+        """Every layer as N x D_l, D_l <= dimensions (or its number of channels, if that is more), and `encoder`.
 
         A map is pooled to the largest square grid that fits (Goyal et al., ICCV 2019); pooling an early layer
         globally would under-report it.
@@ -81,6 +83,12 @@ def pool_to(x: Tensor, dimensions: int) -> Tensor:
     """N x C x H x W to N x (C g g), g the largest grid with C g g <= dimensions; at least global pooling."""
     grid = max(1, math.isqrt(dimensions // x.shape[1]))
     return F.adaptive_avg_pool2d(x, (min(grid, x.shape[2]), min(grid, x.shape[3]))).flatten(1)
+
+
+def check_size(encoder: Encoder, name: str, size: int, key: str) -> None:
+    """Raise a UserError that names `key` where images of `size` pixels are smaller than the encoder can take."""
+    if size < encoder.min_size:
+        raise UserError(f"{key}: {size} pixels, but {name} takes at least {encoder.min_size}")
 
 
 def build(settings: dict[str, Any], mean: Sequence[float], std: Sequence[float]) -> Encoder:
