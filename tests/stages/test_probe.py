@@ -14,7 +14,7 @@ from miyagi.protocols.base import Bank
 from miyagi.stages import probe
 
 STAMPS = {
-    "experiment", "method", "protocol", "settings", "dataset", "split", "layer", "metric", "value", "low", "high",
+    "experiment", "method", "protocol", "settings", "dataset", "split", "layer", "dimensions", "metric", "value", "low", "high",
     "interval", "n", "seed", "selection", "chosen", "data", "code", "higher_is_better",
 }  # fmt: skip
 EXPECTED = {
