@@ -34,7 +34,7 @@ from miyagi.train.setup import keep_memory
 if sys.argv[1] == "keep":
     assert keep_memory()
 def work():
-    for _ in range(5):
+    for _ in range(20):
         torch.ones(32 << 20)
 work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -44,7 +44,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def test_freed_memory_is_kept():
-    """Five tensors of 128 MiB, one after the other: 163,840 pages of 4 KiB where each is mapped anew."""
+    """Twenty tensors of 128 MiB, one after the other: 655,360 pages of 4 KiB where each is mapped anew.
+
+    The heap may still grow by one of them, where something small has come to lie in the freed block.
+    """
     import subprocess
     import sys
 
@@ -54,4 +57,4 @@ def test_freed_memory_is_kept():
         )
         for mode in ("keep", "give back")
     }
-    assert faults["keep"] < 0.5 * faults["give back"]
+    assert faults["keep"] < 0.1 * faults["give back"]
