@@ -26,7 +26,9 @@ class Project:
             "PYTHONDONTWRITEBYTECODE": "1",
             "GIT_CONFIG_GLOBAL": os.devnull,
         }
-        self.env.pop("MLFLOW_TRACKING_URI", None)
+        # A newcomer's shell: no server of ours, and no make around theirs, which would tell of its folders at the end.
+        for name in ("MLFLOW_TRACKING_URI", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+            self.env.pop(name, None)
 
     def run(self, *command, check=True, timeout=600):
         done = subprocess.run(
