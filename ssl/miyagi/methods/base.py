@@ -1,7 +1,7 @@
 """The contract between a method and the training loop. Nothing in the loop knows a method by name."""
 
 from collections.abc import Iterable
-from typing import ClassVar, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -20,12 +20,12 @@ class Method(nn.Module, Generic[S]):
     needs them, `setup` and the hooks; all else has a default.
 
     Attributes:
-        views: what the loader must give, in the order of `Batch.views`.
+        views: what the loader must give, in the order of `Batch.views`; `setup` may set its own.
         encoder: what downstream keeps.
         head: what stands on the encoder (empty: nothing); saved too, so that a protocol can ask what it threw away.
     """
 
-    views: ClassVar[tuple[View, ...]] = ()
+    views: tuple[View, ...] = ()
 
     def __init__(self, settings: S, encoder: Encoder, info: DataInfo) -> None:
         super().__init__()
@@ -53,6 +53,16 @@ class Method(nn.Module, Generic[S]):
 
     def after_step(self, progress: float) -> None:
         """After the optimiser's step: moving averages, queues, banks."""
+
+    def show(self, batch: Batch) -> dict[str, Tensor]:
+        """What the network is asked, and what it answers, as pictures for people.
+
+        Called in eval mode, without gradients, after the training. The default is the views.
+
+        Returns:
+            The name of a column -> N x 3 x S x S in [0, 1], the batch's images in order; S may differ by column.
+        """
+        return {view.name: images for view, images in zip(self.views, batch.views, strict=True)}
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """What the optimiser gets: no weight decay on biases and normalisation layers (vectors)."""
