@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torchvision
@@ -34,6 +36,21 @@ def test_conv4_is_the_few_shot_papers():
     assert encoder.dim == 256
     with torch.no_grad():
         assert encoder(torch.rand(1, 3, 96, 96)).shape == (1, 256)
+
+
+def test_conv4_pools_before_relu_and_changes_nothing_by_it():
+    encoder = make("conv4", width=8).train()
+    papers = copy.deepcopy(encoder)
+    for name, block in papers.blocks.items():
+        convolution, norm, pool, relu = block
+        papers.blocks[name] = torch.nn.Sequential(convolution, norm, relu, pool)
+    x = torch.rand(4, 3, 32, 32)
+    ours, theirs = encoder(x), papers(x)
+    assert torch.equal(ours, theirs)
+    for loss in (ours.square().sum(), theirs.square().sum()):
+        loss.backward()
+    for (name, a), b in zip(encoder.named_parameters(), papers.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5, msg=name)
 
 
 def test_normalisation_is_the_encoders_own():
