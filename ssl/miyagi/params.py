@@ -20,6 +20,8 @@ from miyagi.settings import (
     Dataset,
     Embed,
     Experiment,
+    Finetune,
+    FinetuneSettings,
     Frozen,
     MethodSettings,
     Name,
@@ -51,6 +53,7 @@ class Params(Frozen):
     experiments: dict[Name, Mapping] = Field(min_length=1)
     embed: Embed
     probe: Probe
+    finetune: Finetune
     evaluate: dict[Name, Mapping]
     tracking: Tracking = Tracking()
 
@@ -60,9 +63,20 @@ class Params(Frozen):
             raise ValueError(
                 f"dataset '{self.dataset}' is not under datasets; {did_you_mean(self.dataset, self.datasets)}"
             )
-        for key, values in (("seeds", self.seeds), ("probe.protocols", self.probe.protocols)):
+        lists: dict[str, list[Any]] = {
+            "seeds": self.seeds,
+            "probe.protocols": self.probe.protocols,
+            "finetune.protocols": self.finetune.protocols,
+            "finetune.experiments": self.finetune.experiments,
+        }
+        for key, values in lists.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{key} names something twice: {values}")
+        for name in self.finetune.experiments:
+            if name not in self.experiments:
+                raise ValueError(
+                    f"finetune.experiments: '{name}' is not under experiments; {did_you_mean(name, self.experiments)}"
+                )
         return self
 
     def dataset_settings(self, name: str) -> Dataset:
@@ -71,11 +85,36 @@ class Params(Frozen):
             raise UserError(f"datasets: there is no '{name}'; {did_you_mean(name, self.datasets)}")
         return self.datasets[name]
 
-    def protocol(self, name: str) -> Frozen:
-        """The settings of one protocol, from `evaluate.NAME`."""
-        PROTOCOLS.check(name, "probe.protocols")
-        model: type[Frozen] = PROTOCOLS.settings(name)
-        return validate(model, self.evaluate.get(name, {}), f"evaluate.{name}")
+    def protocol(self, name: str, family: str = "probe") -> Frozen:
+        """The settings of one protocol of a family, from `evaluate.NAME`.
+
+        Raises:
+            UserError: there is no such protocol, it is of another family, or its settings cannot be.
+        """
+        key = f"{family}.protocols"
+        PROTOCOLS.check(name, key)
+        if (own := PROTOCOLS.entries[name].family) != family:
+            known = ", ".join(name for name, entry in PROTOCOLS.entries.items() if entry.family == family)
+            raise UserError(f"{key}: '{name}' is a {own} protocol, list it under {own}.protocols; known here: {known}")
+        return protocol(name, self.evaluate)
+
+    def targets(self, protocol: str) -> list[str]:
+        """The data sets that a protocol of the family `finetune` looks at.
+
+        Raises:
+            UserError: one is not there, or there is none but the one that the encoders are pretrained on.
+        """
+        settings = self.protocol(protocol, "finetune")
+        assert isinstance(settings, FinetuneSettings)
+        for name in settings.datasets or ():
+            if name not in self.datasets:
+                known = did_you_mean(name, self.datasets)
+                raise UserError(f"params.yaml: evaluate.{protocol}.datasets: there is no '{name}'; {known}")
+        found = settings.datasets or [name for name in self.datasets if (name != self.dataset) == settings.others]
+        if not found:
+            raise UserError(f"params.yaml: finetune.protocols: {protocol} looks at data sets other than the one "
+                            f"pretrained on, '{self.dataset}'; add one under datasets")  # fmt: skip
+        return found
 
     def experiment(self, name: str) -> Experiment:
         """Resolve `experiments.NAME` to the total description of its training.
@@ -97,10 +136,14 @@ class Params(Frozen):
                 raise UserError(f"{key}.{section}: expected settings, got {value!r}")
         model: type[MethodSettings] = METHODS.settings(method)
         settings = validate(model, entry, key, also=("method", *SHARED))
-        encoder, module = self._encoder(own["encoder"], key)
+        encoder, modules = self._encoder(own["encoder"], key, model.encoder_pair)
         changes = merge(self.augment, own["augment"])
         pretrain = validate(Pretrain, merge(self.pretrain.model_dump(), own["pretrain"]), f"{key}.pretrain")
-        files = closure(METHODS.file(method)) | closure(module)
+        try:
+            pretrain.part(self.runtime.processes if model.trains else 1)
+        except ValueError as error:
+            raise UserError(f"params.yaml: {key}.pretrain: {error}") from None
+        files = closure(METHODS.file(method)).union(*map(closure, modules))
         return Experiment(
             method=method,
             settings=settings.model_dump(mode="json"),
@@ -112,16 +155,36 @@ class Params(Frozen):
             code=code_digest(file for file in files if any(file.is_relative_to(folder) for folder in CODE)),
         )
 
-    def _encoder(self, own: Mapping, key: str) -> tuple[Mapping, Path]:
+    def _encoder(self, own: Mapping, key: str, pair: bool) -> tuple[Mapping, set[Path]]:
         shared = self.encoder if own.get("name", self.encoder.get("name")) == self.encoder.get("name") else {}
-        entry = merge(shared, own)
         where = f"{key}.encoder" if own else "encoder"
-        name = entry.pop("name", None)
-        if not isinstance(name, str):
-            raise UserError(f"{where}.name: name an encoder, e.g. conv4")
-        ENCODERS.check(name, f"{where}.name")
-        settings = validate(ENCODERS.settings(name), entry, where, also=("name",))
-        return {"name": name, **settings.model_dump(mode="json")}, ENCODERS.file(name)
+        resolved, files = encoder(merge(shared, own), where)
+        if pair and resolved["name"] != "pair":
+            # As many channels in all as the other experiments' encoder, so that they can be compared.
+            half = {"width": max(1, resolved["width"] // 2)} if "width" in resolved else {}
+            resolved, files = encoder({"name": "pair", "of": {**resolved, **half}}, where)
+        return resolved, files
+
+
+def encoder(entry: Mapping, where: str) -> tuple[Mapping, set[Path]]:
+    """An encoder's entry with all its values, and the files of its code; a pair's `of` is an entry itself."""
+    entry = dict(entry)
+    name = entry.pop("name", None)
+    if not isinstance(name, str):
+        raise UserError(f"{where}.name: name an encoder, e.g. conv4")
+    ENCODERS.check(name, f"{where}.name")
+    settings = validate(ENCODERS.settings(name), entry, where, also=("name",)).model_dump(mode="json")
+    files = {ENCODERS.file(name)}
+    if name == "pair":
+        settings["of"], of = encoder(settings["of"], f"{where}.of")
+        files |= of
+    return {"name": name, **settings}, files
+
+
+def protocol(name: str, evaluate: Mapping) -> Frozen:
+    """The settings of one protocol, from what stands under `evaluate`."""
+    model: type[Frozen] = PROTOCOLS.settings(name)
+    return validate(model, evaluate.get(name, {}), f"evaluate.{name}")
 
 
 def views(recipe: str, changes: Mapping, key: str) -> list[ViewRecipe]:
@@ -223,8 +286,17 @@ def read(file: Path) -> Params:
         SOURCES.check(dataset.source, f"datasets.{key}.source")
     for key in params.evaluate:
         PROTOCOLS.check(key, "evaluate")
+        protocol(key, params.evaluate)
     for name in params.probe.protocols:
         params.protocol(name)
+        if (needs := PROTOCOLS.entries[name].needs) and not getattr(params.embed, needs):
+            raise UserError(f"params.yaml: embed.{needs}: is empty, but probe.protocols lists {name}, which needs it")
+        if name not in params.evaluate:
+            raise UserError(f"params.yaml: evaluate.{name}: missing; `{name}: {{}}` takes the protocol's own settings")
+    for name in params.finetune.protocols:
+        params.targets(name)
+        if how := getattr(params.protocol(name, "finetune"), "optimization", None):
+            views(how.recipe, how.augment, f"evaluate.{name}.optimization")
         if name not in params.evaluate:
             raise UserError(f"params.yaml: evaluate.{name}: missing; `{name}: {{}}` takes the protocol's own settings")
     for name in params.experiments:

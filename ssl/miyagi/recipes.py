@@ -24,6 +24,7 @@ RECIPES = {
         "He et al., CVPR 2016",
         (ViewRecipe(pad=4, flip=0.5),),
     ),
+    "jigsaw": Recipe("the image as it is, 30 % grey", "Noroozi and Favaro, ECCV 2016", (ViewRecipe(gray=0.3),)),
     "simclr": Recipe(
         "crop, flip, colour jitter at strength 1, grayscale, blur",
         "Chen et al., ICML 2020, appendix A",
@@ -67,6 +68,19 @@ RECIPES = {
             ),
         ),
     ),
+    "pirl": Recipe(
+        "moco_v1, and a larger cut for the view that becomes tiles",
+        "Misra and van der Maaten, CVPR 2020",
+        tuple(
+            ViewRecipe(
+                crop=Crop(scale=(lowest, 1.0)),
+                flip=0.5,
+                jitter=Jitter(p=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4),
+                gray=0.2,
+            )
+            for lowest in (0.2, 0.6)
+        ),
+    ),
     "byol": Recipe(
         "two unlike views: one always blurred, the other seldom blurred and sometimes solarized",
         "Grill et al., NeurIPS 2020, appendix B",
@@ -86,6 +100,20 @@ RECIPES = {
                 blur=Blur(p=0.1),
                 solarize=0.2,
             ),
+        ),
+    ),
+    "multi_crop": Recipe(
+        "large crops, and small ones for the views that ask for the second recipe",
+        "Caron et al., NeurIPS 2020 (SwAV)",
+        tuple(
+            ViewRecipe(
+                crop=Crop(scale=scale),
+                flip=0.5,
+                jitter=Jitter(p=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2),
+                gray=0.2,
+                blur=Blur(p=0.5),
+            )
+            for scale in ((0.14, 1.0), (0.05, 0.14))
         ),
     ),
 }

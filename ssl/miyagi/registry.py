@@ -22,10 +22,19 @@ LIGHT = ("__future__", "typing", "pydantic", "miyagi.settings")
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a family's list."""
+    """One line of a family's list.
+
+    Attributes:
+        line: what it is.
+        paper: where it comes from.
+        family: of a protocol: the stage that runs it, "probe" (on the bank of frozen features), "finetune" or "dense".
+        needs: of a protocol: what must not be empty under `embed` in params.yaml.
+    """
 
     line: str
     paper: str = ""
+    family: str = ""
+    needs: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,8 +91,21 @@ METHODS = Family(
         "random": Entry("floor: the encoder as it was initialised"),
         "supervised": Entry("floor: cross-entropy on all labels"),
         "rotation": Entry("predict which of four rotations was applied", "Gidaris et al., ICLR 2018"),
+        "relative_patch": Entry("where a patch lies, seen from the one in the middle", "Doersch et al., ICCV 2015"),
+        "jigsaw": Entry("in which of K orders nine tiles lie", "Noroozi and Favaro, ECCV 2016"),
+        "colorization": Entry("the colours of a grey picture, as classes", "Zhang et al., ECCV 2016"),
+        "split_brain": Entry("lightness from colours and colours from lightness", "Zhang et al., CVPR 2017"),
+        "denoising_ae": Entry("an image from a corrupted copy; at corruption 0 from itself", "Vincent et al., ICML 2008"),
         "simclr": Entry("two views agree, the batch gives the negatives (NT-Xent)", "Chen et al., ICML 2020"),
+        "npid": Entry("each image a class, against a memory bank (softmax or NCE)", "Wu et al., CVPR 2018"),
+        "pirl": Entry("an image and its jigsaw puzzle agree, by a memory bank", "Misra et al., CVPR 2020"),
         "moco": Entry("a queue of keys from a momentum encoder; v1 and v2 by settings", "He et al., CVPR 2020"),
+        "byol": Entry("predict a slowly moving copy of the network, no negatives", "Grill et al., NeurIPS 2020"),
+        "simsiam": Entry("two views predict each other, a stopped gradient", "Chen and He, CVPR 2021"),
+        "barlow_twins": Entry("the views' cross-correlation is the identity", "Zbontar et al., ICML 2021"),
+        "vicreg": Entry("variance, invariance and covariance of two views", "Bardes et al., ICLR 2022"),
+        "dino": Entry("a student answers for any crop what a slow teacher answers", "Caron et al., ICCV 2021"),
+        "swav": Entry("predict another crop's prototypes, shared out evenly", "Caron et al., NeurIPS 2020"),
     },
 )
 SOURCES = Family(
@@ -97,14 +119,33 @@ SOURCES = Family(
         "stl10": Entry("13,000 labelled photographs, 96x96, 10 classes", "Coates et al., AISTATS 2011"),
         "svhn": Entry("99,289 house-number digits, 32x32, 10 classes", "Netzer et al., 2011"),
         "imagefolder": Entry("your own folder: train/<class>/*, test/<class>/*, or <class>/*"),
+        "multilabel": Entry("your own folder with labels.csv: file, labels separated by ;, split"),
     },
 )
 PROTOCOLS = Family(
     "protocol",
     "protocols",
     {
-        "knn": Entry("weighted nearest neighbours on the frozen features", "Wu et al., CVPR 2018"),
-        "linear": Entry("logistic regression on the frozen features, regularisation chosen on validation"),
+        "knn": Entry("weighted nearest neighbours on the frozen features", "Wu et al., CVPR 2018", "probe"),
+        "linear": Entry("a linear classifier on the frozen features, chosen on validation", family="probe"),
+        "svm": Entry("one-vs-rest linear SVMs: accuracy, or mAP on several labels", "Goyal et al., ICCV 2019", "probe"),
+        "layers": Entry("the linear probe on every layer and on the head's output", "Zhang et al., ECCV 2016", "probe"),
+        "fewshot": Entry("N-way K-shot episodes by three classifiers", "Chen et al., ICLR 2019", "probe"),
+        "invariance": Entry(
+            "which transformation can still be told, before and after the head", "Chen et al., ICML 2020", "probe",
+            needs="transforms",
+        ),
+        "ood": Entry("telling another data set's images apart, by kNN and Mahalanobis", "Sun et al., ICML 2022", "probe"),
+        "lowlabel": Entry("fine-tuning on a share of the labels", "Chen et al., ICML 2020", "finetune"),
+        "linear_augmented": Entry(
+            "the papers' linear layer, by SGD on augmented images", "He et al., CVPR 2020", "finetune"
+        ),
+        "corruptions": Entry(
+            "19 corruptions of the test images at 5 severities", "Hendrycks and Dietterich, ICLR 2019", "finetune"
+        ),
+        "corruptions": Entry("accuracy under 19 corruptions at 5 severities", "Hendrycks, ICLR 2019", "finetune"),
+        "adversarial": Entry("accuracy under FGSM and PGD", "Madry et al., ICLR 2018", "finetune"),
+        "transfer": Entry("other data sets, frozen and fine-tuned", "Zhai et al., arXiv 1910.04867", "finetune"),
     },
 )
 ENCODERS = Family(
@@ -114,12 +155,13 @@ ENCODERS = Family(
         "conv4": Entry("four blocks of 3x3 convolution, BatchNorm, ReLU, pool", "Vinyals et al., NeurIPS 2016"),
         "resnet18": Entry("residual network with 18 layers", "He et al., CVPR 2016"),
         "resnet50": Entry("residual network with 50 layers", "He et al., CVPR 2016"),
+        "pair": Entry("two half encoders, one on L and one on ab, concatenated", "Zhang et al., CVPR 2017"),
     },
 )
 
 
 def listing(kind: str) -> list[dict[str, str]]:
-    """The rows of `miyagi list KIND`: name, line, paper.
+    """The rows of `miyagi list KIND`: name, line, paper; of a protocol its family as well.
 
     Args:
         kind: methods, sources, protocols, encoders or recipes.
@@ -133,4 +175,8 @@ def listing(kind: str) -> list[dict[str, str]]:
         "encoders": ENCODERS.entries,
         "recipes": RECIPES,
     }
-    return [{"name": name, "line": entry.line, "paper": entry.paper} for name, entry in families[kind].items()]
+    return [
+        {"name": name, "line": entry.line, "paper": entry.paper}
+        | ({"family": entry.family} if kind == "protocols" else {})
+        for name, entry in families[kind].items()
+    ]

@@ -4,7 +4,7 @@ A method's, a source's, a protocol's and an encoder's own settings are a `class 
 they share is here. Nothing in this file imports torch.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,7 +23,11 @@ class Runtime(Frozen):
 
     threads: int = Field(2, ge=1, description="torch's threads; 1 and 2 differ in the last bits of a result")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast, master weights in fp32")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="bf16: autocast, weights stay fp32; fp16: with a gradient scaler as well"
+    )
+    compile: bool = Field(False, description="torch.compile of the networks: minutes first, faster steps afterwards")
+    processes: int = Field(1, ge=1, description="processes that share each batch; on GPUs one each")
 
 
 class Crop(Frozen):
@@ -64,16 +68,74 @@ class Blur(Frozen):
         return self
 
 
+class Rotate(Frozen):
+    """Rotation about the centre by an angle from [-degrees, degrees]; what lies outside is black."""
+
+    p: Fraction = 1.0
+    degrees: float = Field(10.0, gt=0, le=180)
+
+
+class ColorDrop(Frozen):
+    """Colour dropping (Doersch 2015): one channel is kept, the other two become noise about grey or copies of it."""
+
+    p: Fraction = 1.0
+    fill: Literal["noise", "copies"] = "noise"
+
+
+class Cutout(Frozen):
+    """A square is covered (DeVries 2017) whose side, as a share of the image's, is drawn from `side`."""
+
+    p: Fraction = 1.0
+    side: tuple[Fraction, Fraction] = (0.5, 0.5)
+    fill: Literal["gray", "mean"] = Field("gray", description="gray: 0.5; mean: the image's own colour")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Cutout":
+        if self.side[0] > self.side[1]:
+            raise ValueError(f"side {list(self.side)} must be [low, high] with 0 <= low <= high <= 1")
+        return self
+
+
+Operation = Literal["crop", "pad", "flip", "rotate", "jitter", "gray", "color_drop", "blur", "solarize", "cutout"]
+
+
 class ViewRecipe(Frozen):
-    """How one view is made, in the order of the fields; an operation that is null or has p 0 is left out."""
+    """How one view is made; an operation that is null or has p 0 is left out.
+
+    The view gets its size where `crop` stands in the order, whether it crops or shows the whole centred square.
+    """
 
     crop: Crop | None = None
     pad: int = Field(0, ge=0, le=7, description="pixels of reflected border before a random crop of the same size")
     flip: Fraction = 0.0
+    rotate: Rotate | None = None
     jitter: Jitter | None = None
     gray: Fraction = 0.0
+    color_drop: ColorDrop | None = None
     blur: Blur | None = None
     solarize: Fraction = 0.0
+    solarize_threshold: Fraction = Field(0.5, description="what is at least as bright is inverted")
+    cutout: Cutout | None = None
+    order: tuple[Operation, ...] = Field(get_args(Operation), description="which operation comes after which")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "ViewRecipe":
+        twice = sorted({name for name in self.order if self.order.count(name) > 1})
+        if twice:
+            raise ValueError(f"order names {twice[0]} twice")
+        missing = [name for name in get_args(Operation) if self._on(name) and name not in self.order]
+        if missing:
+            raise ValueError(f"order leaves out {missing[0]}, which is on")
+        return self
+
+    def _on(self, name: str) -> bool:
+        value = getattr(self, name)
+        return bool(getattr(value, "p", value))
+
+    def steps(self) -> list[str]:
+        """The operations that are on, in order, and `crop` in any case."""
+        order = self.order if "crop" in self.order else ("crop", *self.order)
+        return [name for name in order if name == "crop" or self._on(name)]
 
 
 class Head(Frozen):
@@ -84,6 +146,8 @@ class Head(Frozen):
     depth: int = Field(1, ge=1, le=8, description="hidden layers (mlp)")
     out: int = Field(128, ge=1, description="units of the output")
     batch_norm: bool = Field(False, description="BatchNorm after each hidden layer")
+    activation: Literal["relu", "gelu"] = Field("relu", description="after each hidden layer; DINO takes gelu")
+    out_batch_norm: bool = Field(False, description="BatchNorm without scale and shift on the output (SimSiam)")
 
 
 class Monitor(Frozen):
@@ -92,6 +156,7 @@ class Monitor(Frozen):
     every: int = Field(1, ge=0, description="epochs between two looks; 0: never")
     images: int = Field(2000, ge=2, description="images of each of train and val that are looked at")
     k: int = Field(20, ge=1, description="neighbours of the online kNN")
+    pairs: int = Field(500, ge=0, description="validation images of which two augmented views are compared; 0: none")
     collapse_std: float = Field(0.01, ge=0, description="warn when the embedding's standard deviation is below")
 
 
@@ -99,22 +164,44 @@ class Pretrain(Frozen):
     """The optimisation that trained experiments share."""
 
     epochs: int = Field(3, ge=1)
-    batch_size: int = Field(256, ge=2)
-    optimizer: Literal["sgd", "adamw"] = "adamw"
+    batch_size: int = Field(256, ge=2, description="images a step of the optimiser, of all processes together")
+    accumulate: int = Field(
+        1, ge=1, description="parts that a batch is worked through in; negatives and BatchNorm see one part at a time"
+    )
+    checkpointing: bool = Field(
+        False, description="keep only the encoder's block inputs and compute the rest again: less memory, more time"
+    )
+    optimizer: Literal["sgd", "adamw", "lars"] = "adamw"
     lr: float = Field(2e-3, gt=0, description="peak learning rate")
-    momentum: Fraction = Field(0.9, description="sgd only")
+    momentum: Fraction = Field(0.9, description="sgd and lars only")
     weight_decay: float = Field(1e-4, ge=0, description="not applied to biases and normalisation layers")
     warmup_epochs: float = Field(0.5, ge=0, description="linear warm-up from 0")
     min_lr: float = Field(0.0, ge=0, description="where the cosine ends")
     monitor: Monitor = Monitor()
+    stop_on_collapse: bool = Field(False, description="end the training where the monitor would warn of a collapse")
 
     @model_validator(mode="after")
     def _possible(self) -> "Pretrain":
+        if self.stop_on_collapse and not self.monitor.every:
+            raise ValueError("stop_on_collapse needs the monitor to look: monitor.every above 0")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} is longer than epochs {self.epochs}")
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr {self.min_lr} is above lr {self.lr}")
+        self.part(1)
         return self
+
+    def part(self, processes: int) -> int:
+        """How many images each process takes at a time.
+
+        Raises:
+            ValueError: the batch cannot be shared out evenly, or leaves less than two images each.
+        """
+        shares = processes * self.accumulate
+        if self.batch_size % shares or self.batch_size < 2 * shares:
+            of = f"runtime.processes {processes} x accumulate {self.accumulate}"
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of {of}, with 2 images or more each")
+        return self.batch_size // shares
 
 
 class MethodSettings(Frozen):
@@ -122,8 +209,38 @@ class MethodSettings(Frozen):
 
     trains: ClassVar[bool] = True
     """False for a method that keeps the encoder as it was initialised."""
+    encoder_pair: ClassVar[bool] = False
+    """True for a method that trains two half encoders, one on L and one on ab: its encoder is made a pair."""
+    needs_color: ClassVar[bool] = False
+    """True for a method that learns from colours: grey data is refused."""
 
     recipe: Name = Field("weak", description="the augmentation recipe that this method's views start from")
+
+
+class ContrastiveSettings(MethodSettings):
+    """What every method that contrasts a query with a positive and with negatives lets the user choose."""
+
+    loss: Literal["info_nce", "nce", "n_pair", "margin", "triplet", "jsd", "dv"] = Field(
+        "info_nce", description="info_nce is NT-Xent where both views are queries; n_pair, margin, triplet have no tau"
+    )
+    temperature: float = Field(0.2, gt=0, description="tau: 0.07 to 0.2 with l2_normalize, 10 to 100 without")
+    l2_normalize: bool = True
+    margin: float = Field(1.0, gt=0, description="m of margin and triplet")
+    form: Literal["squared", "distance"] = Field("squared", description="margin and triplet: of d^2, or of d")
+    beta: float = Field(0.0, ge=0, description="info_nce: how much more the nearer negatives weigh; 0: all alike")
+    tau_plus: float = Field(0.0, ge=0, lt=1, description="info_nce: assumed share of false negatives, taken out")
+    negatives: Literal["batch", "bank", "queue"] = "batch"
+    number: int | None = Field(None, ge=1, description="negatives of a query, drawn anew at each step; null: all")
+    queue: int = Field(65536, ge=1, description="keys that the queue holds")
+    bank_momentum: Fraction = Field(0.5, description="m of the bank's features")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "ContrastiveSettings":
+        if self.loss != "info_nce" and (self.beta or self.tau_plus):
+            raise ValueError(f"beta and tau_plus weigh the negatives of info_nce, not of {self.loss}")
+        if self.tau_plus and not self.l2_normalize:
+            raise ValueError("tau_plus needs vectors of unit length: l2_normalize: true")
+        return self
 
 
 class Dataset(Frozen):
@@ -131,13 +248,26 @@ class Dataset(Frozen):
 
     source: Name
     path: str = Field(min_length=1, description="the raw folder, or a built-in source's own module")
-    size: int = Field(32, ge=8, le=1024, description="side of the stored square images, in pixels")
+    size: int = Field(32, ge=8, le=1024, description="side of what an encoder is shown, in pixels")
+    shorter_side: int | None = Field(
+        None, ge=8, le=4096, description="null: stored as squares of `size`; else in their shape, shrunk to this"
+    )
+    jpeg_quality: int | None = Field(90, ge=1, le=100, description="where shapes are kept; null: stored raw")
     val_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training images held out for selection")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="only where the source has no test split of its own")
     train_limit: int | None = Field(None, ge=1, description="stratified limit; null: all")
     val_limit: int | None = Field(None, ge=1)
     test_limit: int | None = Field(None, ge=1)
     split_seed: int = Field(0, ge=0)
+    disjoint: bool = Field(False, description="imagefolder: test/ (and val/) have classes of their own, for few-shot")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Dataset":
+        if self.disjoint and self.source != "imagefolder":
+            raise ValueError(f"disjoint: true is for folders of one's own (imagefolder), not for {self.source}")
+        if self.shorter_side is not None and self.shorter_side < self.size:
+            raise ValueError(f"shorter_side {self.shorter_side} is below size {self.size}: views would be enlarged")
+        return self
 
 
 class Embed(Frozen):
@@ -145,12 +275,53 @@ class Embed(Frozen):
 
     tap_dimensions: int = Field(9216, ge=1, description="a map is pooled until it has at most this many dimensions")
     batch_size: int = Field(500, ge=1)
+    transforms: list[Literal["rotation", "gray", "noise", "sobel"]] = Field(
+        [], description="transformed copies that the bank holds as well, for the protocol invariance"
+    )
+    transform_images: int = Field(1000, ge=2, description="images of each split that are copied")
 
 
 class Probe(Frozen):
     """The protocols that run on the bank of frozen features."""
 
     protocols: list[Name] = Field(min_length=1)
+
+
+class Finetune(Frozen):
+    """The protocols that train or attack the encoder itself, and whose encoders."""
+
+    experiments: list[Name] = Field(description="each costs its trainings; `random` is training from scratch")
+    protocols: list[Name]
+
+
+class Grid(Frozen):
+    """What is tried; validation chooses."""
+
+    lr: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="peak learning rates")
+    steps: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="lengths of a training, in batches")
+
+
+class Optimization(Frozen):
+    """How a classifier on an encoder is trained; what is tried stands in a `Grid`."""
+
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    momentum: Fraction = Field(0.9, description="sgd only")
+    weight_decay: float = Field(1e-4, ge=0, description="not applied to biases and normalisation layers")
+    batch_size: int = Field(64, ge=2)
+    schedule: Literal["cosine", "step"] = Field("cosine", description="step: a tenth after 60 % and after 80 %")
+    warmup: float = Field(0.1, ge=0, lt=1, description="cosine: share of the steps that the rate rises")
+    looks: int = Field(2, ge=1, description="looks at validation, evenly spaced; the best one is kept")
+    recipe: Name = Field("weak", description="augmentation; its first view is taken")
+    augment: dict[str, Any] = Field({}, description="changes to the recipe, e.g. {flip: 0.0} for digits")
+
+
+class FinetuneSettings(Frozen):
+    """The base of the `Settings` of a protocol that trains or attacks the encoder."""
+
+    others: ClassVar[bool] = False
+    """True for a protocol that looks at the data sets that the encoder was not pretrained on."""
+
+    datasets: list[Name] | None = Field(None, description="null: the one pretrained on, or for transfer all others")
 
 
 class Tracking(Frozen):

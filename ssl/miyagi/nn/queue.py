@@ -23,9 +23,12 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, keys: Tensor) -> None:
-        """Overwrite the oldest keys with `keys` (N x width), wrapping round; of more than K, the last K stay."""
+        """Overwrite the oldest keys with `keys` (N x width), wrapping round; of more than K, the last K stay.
+
+        With several processes, `keys` are those of all of them, so that every process comes to hold the same queue.
+        """
         size = len(self.keys)
-        start = int(self.position)
-        slots = torch.arange(start, start + len(keys), device=keys.device) % size
-        self.keys[slots[-size:]] = keys[-size:].to(self.keys.dtype)
-        self.position.fill_((start + len(keys)) % size)
+        # The position stays on its device: reading it would make the host wait for the GPU at each step.
+        slots = (self.position + torch.arange(len(keys), device=keys.device)) % size
+        self.keys.index_copy_(0, slots[-size:], keys[-size:].to(self.keys.dtype))
+        self.position.add_(len(keys)).remainder_(size)
