@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miyagi.data.betons import PAGE, Beton, read_images, square, write_beton
-from miyagi.data.loader import Loader
+from miyagi.data.betons import ASPECT, PAGE, RAW_BYTES, Beton, fit, read_images, square, write_beton
 from miyagi.errors import UserError
 
 
@@ -37,15 +36,6 @@ def test_chosen_indices_in_their_order(tmp_path: Path) -> None:
     assert np.array_equal(back_labels, labels[[5, 0, 5]])
 
 
-def test_ffcv_itself_reads_the_same(tmp_path: Path) -> None:
-    images, labels = pictures(10)
-    write_beton(tmp_path / "x.beton", images, labels)
-    batches = list(Loader(tmp_path / "x.beton", 4)())
-    assert np.array_equal(np.concatenate([batch.image.numpy() for batch in batches]), images.transpose(0, 3, 1, 2))
-    assert np.concatenate([batch.label.numpy() for batch in batches]).tolist() == labels.tolist()
-    assert np.concatenate([batch.index.numpy() for batch in batches]).tolist() == list(range(10))
-
-
 def test_two_writes_agree_byte_for_byte_and_with_ffcv(tmp_path: Path) -> None:
     images, labels = pictures(3000)
     for name in ("a", "b"):
@@ -57,6 +47,28 @@ def test_two_writes_agree_byte_for_byte_and_with_ffcv(tmp_path: Path) -> None:
 
     rows = [(image, int(label), index) for index, (image, label) in enumerate(zip(images, labels, strict=True))]
     fields = {"image": RGBImageField(write_mode="raw"), "label": IntField(), "index": IntField()}
+    DatasetWriter(str(tmp_path / "theirs"), fields, num_workers=1).from_indexed_dataset(rows)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_two_writes_of_jpegs_agree_byte_for_byte_and_with_ffcv(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(80, 100), (64, 64), (120, 70), (16, 200), (90, 90)] * 60  # 64 x 64 and 16 x 200 stay raw
+    images = [
+        np.kron(rng.integers(0, 256, (h // 8, w // 8, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+        for h, w in shapes
+    ]
+    labels = rng.integers(0, 9, len(images))
+    for name in ("a", "b"):
+        write_beton(tmp_path / name, images, labels, largest=3 * 120 * 120, jpeg_quality=80)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+    from ffcv.fields import IntField, RGBImageField
+    from ffcv.writer import DatasetWriter
+
+    rows = [(image, int(label), index) for index, (image, label) in enumerate(zip(images, labels, strict=True))]
+    image = RGBImageField(write_mode="smart", smart_threshold=RAW_BYTES, jpeg_quality=80)
+    fields = {"image": image, "label": IntField(), "index": IntField()}
     DatasetWriter(str(tmp_path / "theirs"), fields, num_workers=1).from_indexed_dataset(rows)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "theirs").read_bytes()
 
@@ -150,6 +162,12 @@ def test_images_must_be_of_one_size(tmp_path: Path) -> None:
         write_beton(tmp_path / "x.beton", images, np.zeros(2, int))
 
 
+def test_no_image_may_be_larger_than_was_said(tmp_path: Path) -> None:
+    images = [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)]
+    with pytest.raises(ValueError, match="image 1 has 216 bytes, more than 192"):
+        write_beton(tmp_path / "x.beton", images, np.zeros(2, int), largest=192)
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "foreign"])
 def test_reading_a_broken_beton(tmp_path: Path, damage: str) -> None:
     file = tmp_path / "x.beton"
@@ -178,6 +196,29 @@ def test_square_resizes_as_pillow_does_and_keeps_grey_grey() -> None:
     checks = np.indices((64, 64)).sum(0) % 2 * 255
     small = square(np.repeat(checks[..., None], 3, axis=-1).astype(np.uint8), 16)
     assert np.abs(small[2:-2, 2:-2].astype(int) - 127).max() <= 8  # antialiased: the mean, not one of the two
+
+
+@pytest.mark.parametrize(
+    ("shape", "fitted"),
+    [
+        ((375, 500), (256, 341)),  # the shorter side is 256 and the longer one follows
+        ((500, 375), (341, 256)),
+        ((200, 300), (200, 300)),  # never enlarged
+        ((256, 256), (256, 256)),
+        ((1, 5000), (1, ASPECT)),  # cropped to the centre
+        ((3000, 300), (4 * 256, 256)),
+    ],
+)
+def test_fit(shape: tuple[int, int], fitted: tuple[int, int]) -> None:
+    assert fit(np.zeros((*shape, 3), np.uint8), 256).shape == (*fitted, 3)
+
+
+def test_fit_takes_the_centre_and_resizes_as_pillow_does() -> None:
+    image = np.zeros((10, 100, 3), np.uint8)
+    image[:, 30:70] = np.random.default_rng(0).integers(1, 256, (10, 40, 3))
+    assert np.array_equal(fit(image, 10), image[:, 30:70])
+    expected = Image.fromarray(image[:, 30:70]).resize((20, 5), Image.Resampling.BICUBIC)
+    assert np.array_equal(fit(image, 5), np.asarray(expected))
 
 
 def test_torch_threads_are_left_alone(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ MANIFEST = {
     "size": 16,
     "mean": [0.1, 0.2, 0.3],
     "std": [0.4, 0.5, 0.6],
+    "color": False,
     "betons": {"train": "aa", "val": "bb", "test": "cc"},
 }
 
@@ -20,7 +21,7 @@ def test_read_back(tmp_path):
     file = tmp_path / "manifest.json"
     file.write_text(json.dumps(MANIFEST))
     assert read_manifest(file) == MANIFEST
-    assert data_info(read_manifest(file)) == DataInfo(5, 2, 16, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert data_info(read_manifest(file)) == DataInfo(5, 2, 16, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), color=False)
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"classes": [', b"\xff\xfe\x00"])

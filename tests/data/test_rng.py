@@ -1,7 +1,8 @@
 import numpy as np
 import torch
+from scipy.stats import kstest, norm
 
-from miyagi.data.rng import Key, bits, fold, permutation, uniform
+from miyagi.data.rng import Key, bits, fold, normal, permutation, uniform, uniforms
 
 MASK = (1 << 64) - 1
 
@@ -57,3 +58,21 @@ def test_permutations():
     assert np.array_equal(first, permutation(Key(0, 0), "order", 1000))
     # FFCV's own order is the same for (seed 0, epoch 1) and (seed 1, epoch 0).
     assert (permutation(Key(0, 1), "order", 1000) == permutation(Key(1, 0), "order", 1000)).mean() < 0.02
+
+
+def test_normal_is_scipy_s_quantile_of_the_same_uniform_draw():
+    index = torch.arange(4000)
+    drawn = normal(Key(1, 2), "x", index, 5)
+    assert drawn.dtype == torch.float32 and torch.isfinite(drawn).all()
+    expected = norm.ppf(uniform(Key(1, 2), "x", index, 5).numpy().astype("float64") + 2.0**-25)
+    assert np.allclose(drawn, expected, atol=1e-5)
+    assert kstest(drawn.flatten().numpy(), "norm").pvalue > 0.01
+
+
+def test_several_streams_at_once():
+    key, index = Key(3, 5), torch.tensor([0, 7, 2**40])
+    found = uniforms(key, {"view/crop": 40, "view/flip": 1, "view/jitter": 9}, index)
+    assert list(found) == ["view/crop", "view/flip", "view/jitter"]
+    for stream, draws in found.items():
+        assert torch.equal(draws, uniform(key, stream, index, draws.shape[1]))
+    assert uniforms(key, {}, index) == {}

@@ -119,3 +119,13 @@ def test_many_classes_are_quick() -> None:
     shares = allocate(sum(sizes) // 7, sizes, [1] * 10_000, sizes)
     assert sum(shares) == sum(sizes) // 7
     assert all(abs(share - size / 7) < 1 or share == 1 for share, size in zip(shares, sizes, strict=True))
+
+
+def test_validation_images_of_its_own_take_none_from_training() -> None:
+    val = np.repeat([0, 2], [7, 4])
+    done = split("d", settings(val_limit=5), NAMES, TRAIN, TEST, val)
+    assert counts(TRAIN, done.train) == [50, 30, 20]
+    assert counts(val, done.val) == [3, 0, 2]  # 5 of 7:4 is 3.2 and 1.8
+    assert done.notes == ["val has no image of 1 of 3 classes: b"]
+    without = split("d", settings(), NAMES, TRAIN, TEST)
+    assert np.array_equal(done.test, without.test)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miyagi.data.betons import read_images
+from miyagi.data.betons import Beton, fit, read_images
 from miyagi.errors import UserError
 from miyagi.files import file_digest
 from miyagi.paths import SPLITS, Paths
@@ -100,9 +100,61 @@ def test_one_damaged_image_warns_and_is_listed(folder: Path, capsys: pytest.Capt
     skipped = manifest(Paths(folder), "mine")["skipped"]
     assert [entry["file"] for entry in skipped] == ["ňu 猫/3.png"]
     assert skipped[0]["reason"]
-    warning = capsys.readouterr().err
-    assert len(warning.splitlines()) == 1
+    (warning,) = (line for line in capsys.readouterr().err.splitlines() if "ffcv" not in line)
     assert "ňu 猫/3.png" in warning
+
+
+SHAPES = {"source": "imagefolder", "path": "pics", "size": 16, "shorter_side": 24}
+
+
+def test_images_in_their_own_shape(folder: Path) -> None:
+    """The folder's images are (20 + i) x (30 - i) pixels: the shorter side is 20 to 25."""
+    both = [Paths(folder), Paths(folder / "again")]
+    (folder / "again").mkdir()
+    (folder / "again" / "pics").symlink_to(folder / "pics")
+    settings = Dataset(**SHAPES, jpeg_quality=None)
+    for paths in both:
+        prepare.run("mine", settings, paths)
+    assert [file.read_bytes() for file in outs(both[0], "mine")] == [f.read_bytes() for f in outs(both[1], "mine")]
+    said, beton = manifest(both[0], "mine"), Beton(both[0].beton("mine", "train"))
+    assert said["size"] == 16  # what an encoder is shown
+    assert (said["settings"]["shorter_side"], said["settings"]["jpeg_quality"]) == (24, None)
+    possible = {fit(np.zeros((20 + i, 30 - i, 3), np.uint8), 24).shape[:2] for i in range(10)}
+    found = {beton[i].shape[:2] for i in range(len(beton))}
+    assert found <= possible
+    assert len(found) > 3
+    pixels = np.concatenate([beton[i].reshape(-1, 3) for i in range(len(beton))]) / 255
+    assert said["mean"] == pytest.approx(pixels.mean(0).tolist(), rel=1e-12)
+    assert said["std"] == pytest.approx(pixels.std(0).tolist(), rel=1e-9)
+    assert said["color"] is True
+
+
+def test_large_images_become_jpegs(tmp_path: Path) -> None:
+    """scikit-learn's two photographs and their halves; grey stays grey."""
+    from sklearn.datasets import load_sample_image
+
+    for name in ("china", "flower"):
+        (tmp_path / "pics" / name).mkdir(parents=True)
+        grey = Image.fromarray(load_sample_image(f"{name}.jpg")).convert("L")
+        for i in range(4):
+            grey.crop((80 * i, 0, 80 * i + 320, 427 - 20 * i)).save(tmp_path / "pics" / name / f"{i}.png")
+    sizes = {}
+    for quality in (None, 90, 30):
+        paths = Paths(tmp_path / str(quality))
+        settings = Dataset(
+            source="imagefolder", path=str(tmp_path / "pics"), size=64, shorter_side=128, jpeg_quality=quality
+        )
+        prepare.run("mine", settings, paths)
+        beton = Beton(paths.beton("mine", "train"))
+        sizes[quality] = int(beton._places["size"].sum())
+        assert {min(beton[i].shape[:2]) for i in range(len(beton))} == {128}
+        assert manifest(paths, "mine")["color"] is False
+    assert sizes[30] < 0.5 * sizes[90] < 0.2 * sizes[None]
+
+
+def test_shorter_side_is_not_below_size() -> None:
+    with pytest.raises(ValueError, match="shorter_side 12 is below size 16"):
+        Dataset(**{**SHAPES, "shorter_side": 12})
 
 
 def test_a_changed_image_changes_the_digests(folder: Path) -> None:
@@ -192,3 +244,21 @@ def test_full_disk_leaves_no_outs(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "train.beton" in done.stdout
     assert list(old.iterdir()) == []
+
+
+def test_classes_that_are_disjoint_keep_their_splits(folder: Path) -> None:
+    for split, names in (("train", "bd"), ("val", "ae"), ("test", "cf")):
+        for name in names:
+            (folder / "few" / split / name).mkdir(parents=True)
+            for i in range(4):
+                pixels = np.full((20, 20, 3), 30 * "abcdef".index(name) + i, np.uint8)
+                Image.fromarray(pixels).save(folder / "few" / split / name / f"{i}.png")
+    settings = Dataset(source="imagefolder", path="few", size=16, disjoint=True)
+    prepare.run("few", settings, Paths(folder))
+    found = manifest(Paths(folder), "few")
+    assert found["classes"] == list("abcdef")
+    per_class = {split: found["counts"][split]["per_class"] for split in SPLITS}
+    assert per_class == {"train": [0, 4, 0, 4, 0, 0], "val": [4, 0, 0, 0, 4, 0], "test": [0, 0, 4, 0, 0, 4]}
+    for split in SPLITS:
+        images, labels = read_images(Paths(folder).beton("few", split))
+        assert np.array_equal(images[:, 0, 0, 0] // 30, labels)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from miyagi.data.rng import Key
+from miyagi.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class DataInfo:
         classes: number of labels; only the supervised floor uses it.
         size: side of the stored images, in pixels.
         mean, std: of each channel over the training split, in [0, 1].
+        color: whether any training image has a colour; where not, all three channels are equal.
     """
 
     n: int
@@ -24,6 +26,14 @@ class DataInfo:
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    color: bool = True
+
+    def require_color(self, method: str) -> None:
+        """Raise a UserError where `method`, which learns from colours, has none to learn from."""
+        if not self.color:
+            raise UserError(
+                f"{method} learns from colours, but the training images are all grey: set `dataset` to one with colours"
+            )
 
 
 @dataclass(frozen=True)

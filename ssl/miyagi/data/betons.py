@@ -1,12 +1,10 @@
-"""Images -> FFCV betons, and back: one file a split, byte for byte the same whenever the images are.
+"""Images -> FFCV betons: one file a split, byte for byte the same whenever the images are. data/decode.py reads them.
 
 FFCV's own writer forks workers and waits for them for ever where one dies (a damaged image, a full disk), and its
 unbuffered file may write less than it was given without a word. Ours does the work in this process, and compares what
 is on the disk with what it meant to write before the file gets its name.
 """
 
-import os
-from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,16 +13,23 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from miyagi.data.decode import Beton, read_images
 from miyagi.data.threads import import_ffcv
 from miyagi.errors import UserError
 from miyagi.files import replacing
 
+__all__ = ["Beton", "Pictures", "fit", "read_images", "square", "write_beton"]
+
 PAGE = 8 << 20
 """Bytes of a page, FFCV's default; no image may be larger than the page that it lies on."""
+ASPECT = 4
+"""The longest that a stored image may be, in terms of its shorter side; what is longer is cropped to its centre."""
+RAW_BYTES = 3 * 64 * 64
+"""Up to here an image is stored as it is, where JPEG is allowed: there is little to save, and much to spoil."""
 
 
 class Pictures(Protocol):
-    """An array of N x H x W x 3 uint8, or anything that gives equally large images by position."""
+    """An array of N x H x W x 3 uint8, or anything that gives images by position."""
 
     def __len__(self) -> int: ...
 
@@ -42,28 +47,57 @@ def square(image: np.ndarray, size: int) -> np.ndarray:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     # Cropped before it is resized: resized first, an image of 1 x 50,000 pixels would fill the memory.
-    image = image[top : top + side, left : left + side]
-    if side == size:
+    return _resized(image[top : top + side, left : left + side], size, size)
+
+
+def fit(image: np.ndarray, shorter: int) -> np.ndarray:
+    """An image in its own shape, shrunk (as `square` does it) until its shorter side is at most `shorter` pixels.
+
+    Args:
+        image: H x W x 3 uint8; never enlarged.
+        shorter: pixels.
+    """
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = max(0, (height - ASPECT * side) // 2), max(0, (width - ASPECT * side) // 2)
+    image = image[top : top + ASPECT * side, left : left + ASPECT * side]
+    if side <= shorter:
         return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+    height, width = (round(length * shorter / side) for length in image.shape[:2])
+    return _resized(image, height, width)
 
 
-def write_beton(path: Path, images: Pictures, labels: np.ndarray) -> None:
-    """Write fields `image` (raw RGB), `label` and `index` (the position in this file) to `path`, whole or not at all.
+def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def write_beton(
+    path: Path,
+    images: Pictures,
+    labels: np.ndarray,
+    *,
+    largest: int | None = None,
+    jpeg_quality: int | None = None,
+) -> None:
+    """Write fields `image` (RGB), `label` and `index` (the position in this file) to `path`, whole or not at all.
 
     Args:
         path: the file; its folder is made.
-        images: N images of one size, H x W x 3 uint8; read one at a time, in order.
+        images: N images, H x W x 3 uint8; read one at a time, in order.
         labels: N integers.
+        largest: bytes of the largest image, where they differ in size; None: all are as large as the first.
+        jpeg_quality: images of more than RAW_BYTES become JPEGs of this quality (4:2:0); None: raw pixels.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
-        ValueError: no images, or images of different sizes.
+        ValueError: no images, an image larger than `largest`, or images of different sizes without it.
     """
     if len(images) == 0 or len(images) != len(labels):
         raise ValueError(f"{path}: {len(images)} images and {len(labels)} labels")
     shape = images[0].shape
-    page = max(PAGE, 1 << (int(np.prod(shape)) - 1).bit_length())
+    page = max(PAGE, 1 << ((largest or int(np.prod(shape))) - 1).bit_length())
 
     class Rows:
         def __len__(self) -> int:
@@ -71,21 +105,26 @@ def write_beton(path: Path, images: Pictures, labels: np.ndarray) -> None:
 
         def __getitem__(self, position: int) -> tuple[np.ndarray, int, int]:
             image = images[position]
-            if image.shape != shape:
+            if largest is None and image.shape != shape:
                 raise ValueError(f"{path}: image {position} is {image.shape}, the first one {shape}")
+            if largest is not None and image.nbytes > largest:
+                raise ValueError(f"{path}: image {position} has {image.nbytes} bytes, more than {largest}")
             return image, int(labels[position]), int(position)
 
     with replacing(path) as temporary:
-        writer = _writer()(str(temporary), _fields(), page_size=page, num_workers=1)
+        writer = _writer()(str(temporary), _fields(jpeg_quality), page_size=page, num_workers=1)
         writer.from_indexed_dataset(Rows())
         _verify(path, temporary, writer)
 
 
-def _fields() -> dict[str, Any]:
+def _fields(jpeg_quality: int | None) -> dict[str, Any]:
     import_ffcv()
     from ffcv.fields import IntField, RGBImageField
 
-    return {"image": RGBImageField(write_mode="raw"), "label": IntField(), "index": IntField()}
+    image = RGBImageField(write_mode="raw")
+    if jpeg_quality is not None:
+        image = RGBImageField(write_mode="smart", smart_threshold=RAW_BYTES, jpeg_quality=jpeg_quality)
+    return {"image": image, "label": IntField(), "index": IntField()}
 
 
 @cache
@@ -145,51 +184,3 @@ def _verify(path: Path, written: Path, writer: Any) -> None:
         whole = False
     if not whole:
         raise UserError(f"cannot write {path}: the disk kept less than was written; free some space and try again")
-
-
-class Beton:
-    """A beton of raw images, mapped into memory: `beton[i]` is image i, H x W x 3 uint8, without a copy.
-
-    Raises:
-        UserError: the file is missing or not a whole beton of raw images.
-    """
-
-    def __init__(self, path: Path) -> None:
-        import_ffcv()
-        from ffcv.reader import Reader
-
-        try:
-            reader = Reader(str(path))
-            self._pictures = reader.metadata["f0"]
-            self.labels = reader.metadata["f1"].astype(np.int64)
-            self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
-            end = int(reader.header["alloc_table_ptr"]) + reader.alloc_table.nbytes
-            if not len(self.labels) == reader.num_samples or end != os.path.getsize(path) or end == 0:
-                raise ValueError("not a whole beton")
-        except (OSError, AssertionError, IndexError, KeyError, ValueError) as error:
-            raise UserError(f"cannot read {path}: {error}; run `dvc repro`") from error
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, position: int) -> np.ndarray:
-        _, width, height, start = (int(value) for value in self._pictures[position])
-        return self._bytes[start : start + height * width * 3].reshape(height, width, 3)
-
-    def chunks(self, images: int) -> Iterator[np.ndarray]:
-        """All images in order, as copies of at most `images` x H x W x 3."""
-        for start in range(0, len(self), images):
-            yield np.stack([self[i] for i in range(start, min(start + images, len(self)))])
-
-
-def read_images(path: Path, indices: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The images at `indices` (None: all) of a beton, N x H x W x 3 uint8, and their labels, N int64.
-
-    Raises:
-        UserError: the file is missing or broken.
-    """
-    beton = Beton(path)
-    chosen = np.arange(len(beton)) if indices is None else np.asarray(indices, dtype=np.int64)
-    if not len(chosen):
-        raise ValueError("no indices")
-    return np.stack([beton[int(i)] for i in chosen]), beton.labels[chosen]

@@ -30,9 +30,11 @@ def data_info(manifest: dict[str, Any]) -> DataInfo:
         size=manifest["size"],
         mean=tuple(manifest["mean"]),
         std=tuple(manifest["std"]),
+        color=manifest["color"],
     )
 
 
 def data_digest(manifest: dict[str, Any]) -> str:
-    """One digest of all betons: the data identity of a row."""
-    return digest(manifest["betons"])
+    """One digest of all betons, and of the labels that they cannot hold: the data identity of a row."""
+    several = manifest.get("several_labels")
+    return digest([manifest["betons"], several] if several else manifest["betons"])

@@ -29,10 +29,12 @@ class Images:
     Attributes:
         labels: N int64, positions in `Raw.classes`.
         read: position -> H x W x 3 uint8 RGB; may raise UserError where the file has changed since it was listed.
+        several: N x C uint8, 1 for each label of an image; None: an image has one label.
     """
 
     labels: np.ndarray
     read: Callable[[int], np.ndarray]
+    several: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Raw:
         train: the training images; all images where `test` is None.
         test: the source's own test images.
         digest: sha256 over everything that was read.
+        val: its own validation images; None: they are cut from the training images.
         skipped: {"file", "reason"} of each image that could not be decoded; `file` is relative to the source.
         notes: what else a reader of the manifest should know.
     """
@@ -54,6 +57,7 @@ class Raw:
     digest: str
     skipped: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    val: Images | None = None
 
 
 def from_arrays(

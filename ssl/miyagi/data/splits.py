@@ -21,7 +21,7 @@ class Splits:
 
     Attributes:
         train: positions in the source's training images.
-        val: likewise; disjoint from `train`.
+        val: likewise, or in its own validation images; disjoint from `train`.
         test: positions in the source's test images; where it has none, in its training images, disjoint from both.
         notes: the classes that validation or test go without.
     """
@@ -32,7 +32,14 @@ class Splits:
     notes: list[str]
 
 
-def split(key: str, settings: Dataset, classes: Sequence[str], train: np.ndarray, test: np.ndarray | None) -> Splits:
+def split(
+    key: str,
+    settings: Dataset,
+    classes: Sequence[str],
+    train: np.ndarray,
+    test: np.ndarray | None,
+    val: np.ndarray | None = None,
+) -> Splits:
     """Choose the images of the three splits.
 
     Args:
@@ -41,6 +48,7 @@ def split(key: str, settings: Dataset, classes: Sequence[str], train: np.ndarray
         classes: the class names.
         train: labels of the source's training images.
         test: labels of its test images; None: the test split is cut from the training images.
+        val: labels of its own validation images; None: the split is cut from the training images.
 
     Raises:
         UserError: a limit below the number of classes, or too few images to give every split one.
@@ -50,13 +58,16 @@ def split(key: str, settings: Dataset, classes: Sequence[str], train: np.ndarray
         held, pools = _cut(pools, settings.test_fraction)
     else:
         held = _shuffled(test, len(classes), settings.split_seed, 1)
-    val, pools = _cut(pools, settings.val_fraction)
+    if val is None:
+        looked_at, pools = _cut(pools, settings.val_fraction)
+    else:
+        looked_at = _shuffled(val, len(classes), settings.split_seed, 3)
     chosen: dict[str, np.ndarray] = {}
     notes: list[str] = []
     for number, (name, parts, limit) in enumerate(
         [
             ("train", pools, settings.train_limit),
-            ("val", val, settings.val_limit),
+            ("val", looked_at, settings.val_limit),
             ("test", held, settings.test_limit),
         ]
     ):

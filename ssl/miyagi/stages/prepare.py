@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from miyagi.data.betons import Beton, square, write_beton
+from miyagi.data.betons import ASPECT, Beton, fit, square, write_beton
 from miyagi.data.source import Images, Raw
 from miyagi.data.splits import Splits, split
 from miyagi.errors import UserError
@@ -25,16 +25,18 @@ CHUNK_BYTES = 64 << 20
 
 
 class _Chosen:
-    """The images of one split as they are stored: square, decoded when they are asked for."""
+    """The images of one split as they are stored, square or in their own shape, decoded when they are asked for."""
 
-    def __init__(self, images: Images, positions: np.ndarray, size: int) -> None:
-        self.images, self.positions, self.size = images, positions, size
+    def __init__(self, images: Images, positions: np.ndarray, settings: Dataset) -> None:
+        self.images, self.positions, self.settings = images, positions, settings
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, position: int, /) -> np.ndarray:
-        return square(self.images.read(int(self.positions[position])), self.size)
+        image = self.images.read(int(self.positions[position]))
+        shorter = self.settings.shorter_side
+        return square(image, self.settings.size) if shorter is None else fit(image, shorter)
 
 
 def run(key: str, settings: Dataset, paths: Paths) -> dict[str, float]:
@@ -55,20 +57,25 @@ def run(key: str, settings: Dataset, paths: Paths) -> dict[str, float]:
             f"{first['file']!r} ({first['reason']}); the manifest lists all",
             file=sys.stderr,
         )
-    chosen = split(key, settings, raw.classes, raw.train.labels, raw.test.labels if raw.test else None)
+    own = (images.labels if images else None for images in (raw.test, raw.val))
+    chosen = split(key, settings, raw.classes, raw.train.labels, *own)
     with _all_or_none([*(paths.beton(key, name) for name in SPLITS), paths.manifest(key)]):
-        counts = {}
+        counts, several = {}, {}
         for name, images, positions in _parts(raw, chosen):
             labels = images.labels[positions]
-            write_beton(paths.beton(key, name), _Chosen(images, positions, settings.size), labels)
+            write_beton(paths.beton(key, name), _Chosen(images, positions, settings), labels, **_stored(settings))
             per_class = np.bincount(labels, minlength=len(raw.classes)).tolist()
+            if images.several is not None:
+                chosen_labels = images.several[positions]
+                several[name] = [np.flatnonzero(row).tolist() for row in chosen_labels]
+                per_class = chosen_labels.sum(0, dtype=np.int64).tolist()
             counts[name] = {"total": len(labels), "per_class": per_class}
         manifest = {
             "dataset": key,
             "source": settings.source,
             "classes": raw.classes,
             "size": settings.size,
-            **statistics(Beton(paths.beton(key, "train")), settings.size),
+            **statistics(Beton(paths.beton(key, "train"))),
             "counts": counts,
             "source_digest": raw.digest,
             "betons": {name: file_digest(paths.beton(key, name)) for name in SPLITS},
@@ -76,6 +83,7 @@ def run(key: str, settings: Dataset, paths: Paths) -> dict[str, float]:
             # The path is left out: it may be absolute, and the images themselves are named by source_digest.
             "settings": settings.model_dump(mode="json", exclude={"path"}),
             "notes": [*raw.notes, *chosen.notes],
+            **({"several_labels": several} if several else {}),
         }
         write_json(paths.manifest(key), manifest)
     return {
@@ -85,14 +93,21 @@ def run(key: str, settings: Dataset, paths: Paths) -> dict[str, float]:
     }
 
 
-def statistics(beton: Beton, size: int) -> dict[str, Any]:
+def _stored(settings: Dataset) -> dict[str, int | None]:
+    """How `write_beton` is to store the images."""
+    if settings.shorter_side is None:
+        return {}
+    return {"largest": 3 * ASPECT * settings.shorter_side**2, "jpeg_quality": settings.jpeg_quality}
+
+
+def statistics(beton: Beton) -> dict[str, Any]:
     """Mean and standard deviation of each channel in [0, 1], and whether any image has a colour.
 
     Taken from a histogram of the stored bytes in whole numbers, so no order of summation can change a bit.
     """
     histogram = np.zeros((3, 256), dtype=np.int64)
     color = False
-    for images in beton.chunks(max(1, CHUNK_BYTES // (size * size * 3))):
+    for images in beton.chunks(max(1, CHUNK_BYTES // beton[0].nbytes)):
         color = color or bool((images != images[..., :1]).any())
         for channel in range(3):
             histogram[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
@@ -108,7 +123,7 @@ def statistics(beton: Beton, size: int) -> dict[str, Any]:
 
 def _parts(raw: Raw, chosen: Splits) -> Iterator[tuple[str, Images, np.ndarray]]:
     yield "train", raw.train, chosen.train
-    yield "val", raw.train, chosen.val
+    yield "val", raw.val or raw.train, chosen.val
     yield "test", raw.test or raw.train, chosen.test
 
 

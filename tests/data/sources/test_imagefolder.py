@@ -187,6 +187,70 @@ def test_test_classes_must_be_trained_on(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def fewshot(root: Path, **splits: str) -> Path:
+    """A folder with two images of each class (a letter) of each split."""
+    for split, names in splits.items():
+        for name in names:
+            for i in range(2):
+                put(root / "pics" / split / name / f"{i}.png", (ord(name), 0, 0))
+    return root / "pics"
+
+
+def load_disjoint(root: Path) -> Raw:
+    return imagefolder.load(Dataset(source="imagefolder", path="pics", disjoint=True), Paths(root))
+
+
+def test_disjoint_classes_are_numbered_through(tmp_path: Path) -> None:
+    fewshot(tmp_path, train="bd", val="ae", test="cf", other="x")
+    raw = load_disjoint(tmp_path)
+    assert raw.classes == list("abcdef")
+    assert raw.val is not None and raw.test is not None
+    found = {"train": raw.train, "val": raw.val, "test": raw.test}
+    assert {name: images.labels.tolist() for name, images in found.items()} == {
+        "train": [1, 1, 3, 3], "val": [0, 0, 4, 4], "test": [2, 2, 5, 5],
+    }  # fmt: skip
+    assert raw.val.read(2)[0, 0].tolist() == [ord("e"), 0, 0]
+    assert raw.notes == ["beside train and val and test, not read: other"]
+
+
+def test_disjoint_without_a_val_folder(tmp_path: Path) -> None:
+    fewshot(tmp_path, train="bd", test="cf")
+    raw = load_disjoint(tmp_path)
+    assert (raw.classes, raw.val) == (list("bcdf"), None)
+    with pytest.raises(UserError, match=r"a class 'c' that .*train does not have; .* set `disjoint: true`"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"train": "bd", "val": "e", "test": "dc"}, r"class 'd' is in train and in test; disjoint: true says"),
+        ({"train": "bd", "val": "ec", "test": "cf"}, r"class 'c' is in val and in test"),
+        ({"train": "bd", "val": "ae"}, r"disjoint: true needs .*pics/train/<class>/\* and .*pics/test/<class>/\*"),
+        ({"a": "bd", "b": "bd"}, r"disjoint: true needs .*pics/train/<class>/\*"),
+        ({"train": "bd", "val": "", "test": "cf"}, r"val has no class folders; fill it, or remove it"),
+    ],
+)
+def test_disjoint_that_is_not(tmp_path: Path, splits: dict[str, str], message: str) -> None:
+    for split in splits:
+        (fewshot(tmp_path, **splits) / split).mkdir(exist_ok=True, parents=True)
+    with pytest.raises(UserError, match=message):
+        load_disjoint(tmp_path)
+
+
+def test_disjoint_needs_an_image_of_each_new_class(tmp_path: Path) -> None:
+    pics = fewshot(tmp_path, train="bd", test="cf")
+    for file in (pics / "test" / "f").iterdir():
+        file.write_bytes(b"gone")
+    with pytest.raises(UserError, match=r"class 'f' has no readable image in .*test/f"):
+        load_disjoint(tmp_path)
+
+
+def test_disjoint_is_for_folders(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"disjoint: true is for folders of one's own \(imagefolder\), not for digits"):
+        Dataset(source="digits", path="x", disjoint=True)
+
+
 def test_a_class_without_test_images(tmp_path: Path) -> None:
     for name in ("train/ant", "train/bee", "test/bee"):
         put(tmp_path / "pics" / name / "x.png")

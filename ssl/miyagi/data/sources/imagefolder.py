@@ -4,18 +4,15 @@ Without a test folder, `test_fraction` of the images is cut off. Names are compa
 no locale. Every image is decoded once before anything is counted: a damaged one is left out, and the manifest says so.
 """
 
-import hashlib
-import io
+import itertools
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from miyagi.data.source import Images, Raw, to_rgb
+from miyagi.data.pictures import Listing, examined, text
+from miyagi.data.source import Images, Raw
 from miyagi.errors import UserError
 from miyagi.paths import Paths
 from miyagi.settings import Dataset
@@ -23,17 +20,6 @@ from miyagi.settings import Dataset
 SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
-CHUNK = 4096
-"""Files that are examined between two looks at the results: bounds the memory of a folder of millions."""
-
-
-@dataclass
-class _Listing:
-    """What has been found so far."""
-
-    total: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    skipped: list[dict[str, str]] = field(default_factory=list)
-    foreign: int = 0
 
 
 def load(settings: Dataset, paths: Paths) -> Raw:
@@ -42,9 +28,12 @@ def load(settings: Dataset, paths: Paths) -> Raw:
     Classes are the names of the sub-folders. Below a class folder, sub-folders and links are followed; hidden names and
     files with other suffixes than `SUFFIXES` are ignored. The digest is of relative names and the files' bytes.
 
+    With `settings.disjoint`, the folders train, val (if there is one) and test have classes of their own, as few-shot
+    learning on new classes wants it; labels count through all of them.
+
     Raises:
-        UserError: no folder, no images, fewer than two classes, a class without one readable image, or a test class
-            that the training images do not have.
+        UserError: no folder, no images, fewer than two classes, a class without one readable image, a test class that
+            the training images do not have, or, where classes are to be disjoint, one that they have.
     """
     folder = paths.root / settings.path
     if not folder.is_dir():
@@ -52,97 +41,82 @@ def load(settings: Dataset, paths: Paths) -> Raw:
     top = _folders(folder)
     divided = any(name == "train" and _folders(path) for name, path in top)
     base = folder / "train" if divided else folder
-    classes = [name for name, _ in _folders(base)]
-    if not classes:
+    own = {"train": [name for name, _ in _folders(base)]}
+    if not own["train"]:
         raise UserError(f"imagefolder: {base} has no class folders; it needs FOLDER/<class>/* with images in them")
-    if len(classes) == 1:
-        raise UserError(f"only one class {_text(classes[0])!r} in {base}: an evaluation needs at least two")
-    listing = _Listing()
-    train = _read(folder, base, classes, listing)
-    for label, name in enumerate(classes):
-        if not (train.labels == label).any():
-            raise UserError(
-                f"class {_text(name)!r} has no readable image in {base / _text(name)}{_first(listing)};\n"
-                "add one, or remove the class's folder"
-            )
-    test, notes = None, []
-    if divided:
-        others = [_text(name) for name, _ in top if name not in ("train", "test")]
-        notes += [f"beside train and test, not read: {', '.join(others)}"] if others else []
-        held_out = (folder / "test").is_dir()
-        test_classes = [name for name, _ in _folders(folder / "test")] if held_out else []
-        if held_out and not test_classes:
-            raise UserError(
-                f"{folder / 'test'} has no class folders; fill it, or remove it to have a test split cut off"
-            )
-        unknown = sorted(set(test_classes) - set(classes))
-        if unknown:
-            raise UserError(f"{folder / 'test'} has a class {_text(unknown[0])!r} that {base} does not have")
-        if held_out:
-            test = _read(folder, folder / "test", classes, listing)
-            if not len(test.labels):
-                raise UserError(f"no readable image in {folder / 'test'}{_first(listing)}")
+    if len(own["train"]) == 1:
+        raise UserError(f"only one class {text(own['train'][0])!r} in {base}: an evaluation needs at least two")
+    read = ("val", "test") if settings.disjoint else ("test",)
+    for split in read if divided else ():
+        if (folder / split).is_dir():
+            own[split] = [name for name, _ in _folders(folder / split)]
+            if not own[split]:
+                raise UserError(
+                    f"{folder / split} has no class folders; fill it, or remove it to have a {split} split cut off"
+                )
+    _check_classes(folder, base, own, settings.disjoint)
+    classes = sorted(set().union(*own.values()), key=os.fsencode)
+    listing = Listing()
+    found = {split: _read(folder, base if split == "train" else folder / split, classes, listing) for split in own}
+    for split in own if settings.disjoint else ("train",):
+        for name in own[split]:
+            if not (found[split].labels == classes.index(name)).any():
+                place = (base if split == "train" else folder / split) / text(name)
+                raise UserError(
+                    f"class {text(name)!r} has no readable image in {place}{listing.first};\n"
+                    "add one, or remove the class's folder"
+                )
+    if "test" in own and not len(found["test"].labels):
+        raise UserError(f"no readable image in {folder / 'test'}{listing.first}")
+    notes = []
+    others = [text(name) for name, _ in top if name not in own] if divided else []
+    if others:
+        notes.append(
+            f"beside {' and '.join(split for split in ('train', *read) if split in own)}, not read: {', '.join(others)}"
+        )
     if listing.foreign:
         notes.append(f"{listing.foreign} files have no suffix of an image and were ignored")
-    return Raw([_text(name) for name in classes], train, test, listing.total.hexdigest(), listing.skipped, notes)
+    return Raw(
+        [text(name) for name in classes],
+        found["train"],
+        found.get("test"),
+        listing.total.hexdigest(),
+        listing.skipped,
+        notes,
+        found.get("val"),
+    )
 
 
-def _read(folder: Path, base: Path, classes: list[str], listing: _Listing) -> Images:
+def _check_classes(folder: Path, base: Path, own: dict[str, list[str]], disjoint: bool) -> None:
+    """Whether the folders' classes are as they should be: those of train, or where `disjoint` is set, others."""
+    if not disjoint:
+        unknown = sorted(set(own.get("test", ())) - set(own["train"]))
+        if unknown:
+            raise UserError(
+                f"{folder / 'test'} has a class {text(unknown[0])!r} that {base} does not have; if all are new on "
+                "purpose, as for few-shot learning, set `disjoint: true`"
+            )
+        return
+    if "test" not in own:
+        raise UserError(f"imagefolder: disjoint: true needs {folder}/train/<class>/* and {folder}/test/<class>/*")
+    for one, other in itertools.combinations(own, 2):
+        shared = sorted(set(own[one]) & set(own[other]))
+        if shared:
+            raise UserError(
+                f"{folder}: class {text(shared[0])!r} is in {one} and in {other}; disjoint: true says that none is"
+            )
+
+
+def _read(folder: Path, base: Path, classes: list[str], listing: Listing) -> Images:
     """The readable images of one split; what is met on the way goes into `listing`."""
-    files: list[Path] = []
-    labels: list[int] = []
     # A class may have no folder among the test images.
     folders = [(base / name, label) for label, name in enumerate(classes) if (base / name).is_dir()]
     found = [(path, label) for class_folder, label in folders for path in _files(class_folder, listing)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes, and hashlib hashes, without the GIL
-        for start in range(0, len(found), CHUNK):
-            chunk = found[start : start + CHUNK]
-            for (path, label), (content, trouble) in zip(
-                chunk, pool.map(_examine, [path for path, _ in chunk]), strict=True
-            ):
-                name = path.relative_to(folder)
-                listing.total.update(os.fsencode(name.as_posix()) + b"\0" + content.encode())
-                if trouble:
-                    listing.skipped.append({"file": _text(name.as_posix()), "reason": trouble})
-                else:
-                    files.append(path)
-                    labels.append(label)
-
-    def read(position: int) -> np.ndarray:
-        try:
-            return _decode(files[position].read_bytes())
-        except Exception as error:
-            raise UserError(f"{files[position]} changed while it was being read: {error}; try again") from error
-
+    labels, read = examined(folder, found, listing)
     return Images(np.asarray(labels, dtype=np.int64), read)
 
 
-def _examine(path: Path) -> tuple[str, str | None]:
-    """A file's sha256, and why it cannot be used (None: it can)."""
-    if not path.is_file():
-        return "", "not a file, or a link to nothing"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        return "", str(error.strerror)
-    name = hashlib.sha256(content).hexdigest()
-    try:
-        _decode(content)
-    except UnidentifiedImageError:  # whose message holds an address in memory, which no manifest should
-        return name, "not an image that Pillow knows"
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's plugins raise almost anything on damaged bytes
-        return name, str(error) or type(error).__name__
-    return name, None
-
-
-def _decode(content: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(content)) as image:
-        return to_rgb(image)
-
-
-def _files(folder: Path, listing: _Listing) -> Iterator[Path]:
+def _files(folder: Path, listing: Listing) -> Iterator[Path]:
     """The image files below `folder`, sorted."""
     todo = [folder]
     found: list[Path] = []
@@ -177,12 +151,3 @@ def _entries(folder: Path) -> list[Path]:
                 "themselves, or give a folder without such links as the data set's path"
             )
     return sorted(entries, key=os.fsencode)
-
-
-def _text(name: str) -> str:
-    """A name as text: what is not UTF-8 on the disk is shown as backslashes and hex digits."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _first(listing: _Listing) -> str:
-    return f" (e.g. {listing.skipped[0]['file']}: {listing.skipped[0]['reason']})" if listing.skipped else ""
