@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
 from miyagi.data.batch import Batch
@@ -9,12 +12,17 @@ from miyagi.train.loop import optimizer
 RECIPE = RECIPES["simclr_small"].views
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(_two_threads):
+    torch.set_num_threads(1)  # small tensors: two threads would wait for each other most of the time
+
+
 def test_no_gradient_for_keys_and_queue(encoder, info, make_batch):
     method = MoCo(Settings(queue=64), encoder, info)
     method(make_batch(method, RECIPE), 0.0)["loss"].backward()
     assert all(p.grad is None for p in (*method.key_encoder.parameters(), *method.key_head.parameters()))
     assert all(p.grad is not None for p in (*method.encoder.parameters(), *method.head.parameters()))
-    assert method.queue.keys.grad is None
+    assert method.negatives.queue.keys.grad is None
 
 
 def test_the_key_encoder_follows_and_the_queue_fills(encoder, info, make_batch):
@@ -25,21 +33,21 @@ def test_the_key_encoder_follows_and_the_queue_fills(encoder, info, make_batch):
         loss = method(make_batch(method, RECIPE, i), 0.0)["loss"]
         loss.backward()
         optimiser.step()
-        pending = method._pending.clone()
+        ((_, pending),) = method._pending
         expected = [
             0.9 * k + 0.1 * q for k, q in zip(method.key_encoder.parameters(), method.encoder.parameters(), strict=True)
         ]
         method.after_step(0.0)
         for got, want in zip(method.key_encoder.parameters(), expected, strict=True):
             torch.testing.assert_close(got, want)
-        assert torch.equal(method.queue.keys[128 * i : 128 * (i + 1)], pending)
-    assert int(method.queue.position) == 256
+        assert torch.equal(method.negatives.queue.keys[128 * i : 128 * (i + 1)], pending)
+    assert int(method.negatives.queue.position) == 256
     assert any(not torch.equal(p, q) for p, q in zip(before, method.key_encoder.parameters(), strict=True))
 
 
 def test_queue_and_key_encoder_are_in_the_state(encoder, info):
     names = MoCo(Settings(queue=8), encoder, info).state_dict()
-    assert {"queue.keys", "queue.position"} <= set(names)
+    assert {"negatives.queue.keys", "negatives.queue.position"} <= set(names)
     assert any(name.startswith("key_encoder.") for name in names)
     assert any(name.startswith("key_head.") for name in names)
 
@@ -50,10 +58,21 @@ def test_v1_by_settings(encoder, info, make_batch):
     assert torch.isfinite(method(make_batch(method, RECIPE), 0.0)["loss"])
 
 
-def test_one_negative(encoder, info, make_batch):
-    method = MoCo(Settings(queue=1), encoder, info)
-    assert torch.isfinite(method(make_batch(method, RECIPE), 0.0)["loss"])
+def test_symmetric_is_the_mean_of_both_ways(encoder, info, make_batch):
+    """Against two losses with the views exchanged; the queue takes in the keys of both."""
+    method = MoCo(Settings(queue=300, symmetric=True), encoder, info)
+    batch = make_batch(method, RECIPE, n=32)
+    method.eval()
+    both = method(batch, 0.0)
+    ((_, keys),) = method._pending
+    method._pending.clear()
+    method.settings = Settings(queue=300)
+    one, other = method(batch, 0.0), method(replace(batch, views=batch.views[::-1]), 0.0)
+    for name in ("loss", "accuracy"):
+        torch.testing.assert_close(both[name], (one[name] + other[name]) / 2)
+    torch.testing.assert_close(keys, torch.cat([pending for _, pending in method._pending]))
     method.after_step(0.0)
+    torch.testing.assert_close(method.negatives.queue.keys[:64], keys)
 
 
 def test_keys_come_back_in_the_batchs_order(encoder, info, make_batch):
@@ -73,7 +92,7 @@ def test_keys_are_normalised_in_shuffled_parts(encoder, info, make_batch):
     assert [len(part) for part in seen] == [16] * 4
     assert not torch.equal(torch.cat(seen), batch.views[1])
     assert torch.equal(torch.cat(seen).flatten(1).sum(1).sort().values, batch.views[1].flatten(1).sum(1).sort().values)
-    method.key_splits = 8
+    method.settings = Settings(queue=64, key_splits=8)
     for n in range(2, 65):  # never a part of one image, which BatchNorm cannot take
         seen.clear()
         method.encode_keys(Batch([batch.views[0][:n], batch.views[1][:n]], batch.index[:n], batch.label[:n], batch.key))

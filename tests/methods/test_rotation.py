@@ -29,6 +29,23 @@ def test_two_rotations_are_half_turns(encoder, info):
     assert Rotation(Settings(rotations=2), encoder, info).turns == (0, 2)
 
 
+def test_pictures_are_turned_and_turned_back_as_answered(encoder, info, make_batch):
+    from miyagi.recipes import RECIPES
+
+    method = Rotation(Settings(), encoder, info).eval()
+    batch = make_batch(method, RECIPES["none"].views, n=40)
+    with torch.no_grad():
+        method.head[0].bias[1] = 100.0  # always answers "a quarter turn"
+        shown = method.show(batch)
+    turns = [
+        next(k for k in range(4) if torch.equal(turned, torch.rot90(image, k, (1, 2))))
+        for turned, image in zip(shown["turned"], batch.views[0], strict=True)
+    ]
+    assert set(turns) == {0, 1, 2, 3}
+    for back, image, k in zip(shown["turned back as answered"], batch.views[0], turns, strict=True):
+        assert torch.equal(back, torch.rot90(image, k - 1, (1, 2)))
+
+
 def test_shuffled_targets_are_worse(encoder, info, make_batch):
     from miyagi.recipes import RECIPES
     from miyagi.settings import Pretrain

@@ -81,8 +81,13 @@ def build(name: str, settings: dict[str, object], encoder: Encoder, info: DataIn
         settings: the method's own settings, as `experiment.yaml` holds them.
         encoder: freshly initialised.
         info: facts of the data.
+
+    Raises:
+        UserError: the method learns from colours, and the images have none.
     """
     module = METHODS.load(name)
+    if module.Settings.needs_color:
+        info.require_color(name)
     (method,) = (
         value
         for value in vars(module).values()

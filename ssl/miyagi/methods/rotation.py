@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from miyagi.data.batch import Batch, DataInfo, View
+from miyagi.data.rng import bits
 from miyagi.methods.base import Method
 from miyagi.settings import MethodSettings
 
@@ -45,3 +46,15 @@ class Rotation(Method[Settings]):
         with torch.no_grad():
             accuracy = (logits.argmax(1) == target).float().mean()
         return {"loss": F.cross_entropy(logits, target), "accuracy": accuracy}
+
+    def show(self, batch: Batch) -> dict[str, Tensor]:
+        images = batch.views[0]
+        drawn = bits(batch.key, "rotation/show", batch.index, 1)[:, 0] % len(self.turns)
+        turned = turn(images, [self.turns[y] for y in drawn.tolist()])
+        answer = self.head(self.encoder(turned)).argmax(1).tolist()
+        return {"turned": turned, "turned back as answered": turn(turned, [-self.turns[y] for y in answer])}
+
+
+def turn(images: Tensor, turns: list[int]) -> Tensor:
+    """Each image by its own number of quarter turns, counter-clockwise."""
+    return torch.stack([torch.rot90(image, k, (1, 2)) for image, k in zip(images, turns, strict=True)])

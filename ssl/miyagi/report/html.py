@@ -15,11 +15,13 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from miyagi.report.figures import Image, Query, picture
+from miyagi.report.agreement import Agreement
+from miyagi.report.asked import Asked
+from miyagi.report.differences import PARTS, Pair
+from miyagi.report.figures import Query, picture
+from miyagi.report.robustness import Relative
 from miyagi.report.tables import FLOORS, Group
 
-Previews = Mapping[str, Sequence[Sequence[Image]]]
-"""Experiment -> rows of uint8 H x W x 3 images: the original, then what augmentation made of it."""
 PACKAGES = (
     *("miyagi", "torch", "torchvision", "ffcv", "numpy", "scikit-learn", "scipy", "dvc", "mlflow"),
     *("pydantic", "safetensors", "matplotlib"),
@@ -71,7 +73,10 @@ class Page:
     data: Sequence[Data]
     origins: Sequence[Origin]
     descriptions: Mapping[str, str]  # experiment -> its experiment.yaml
-    previews: Previews = field(default_factory=dict)
+    asked: Mapping[str, Asked] = field(default_factory=dict)  # by experiment
+    pairs: Mapping[tuple[str, str, str, str], Sequence[Pair]] = field(default_factory=dict)  # by table, see pairs()
+    agreements: Sequence[Agreement] = ()
+    relative: Sequence[Relative] = ()
 
     @property
     def lacking(self) -> list[str]:
@@ -94,7 +99,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"svg": Markup, "picture": picture, "sha256": _sha256}
-    return environment.get_template("page.html").render(page=page, versions=versions(), floors=FLOORS)
+    return environment.get_template("page.html").render(page=page, versions=versions(), floors=FLOORS, many=PARTS)
 
 
 def versions() -> dict[str, str]:
