@@ -8,7 +8,7 @@ RUN = PATH="$(abspath $(VENV))/bin:$$PATH"
 PYTEST = $(RUN) python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo mlflow lint test test-all clean
+.PHONY: help setup packages demo mlflow bench lint test test-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ demo: setup ## pretrain, evaluate and report on real images: `dvc repro` with pa
 
 mlflow: setup ## open the MLflow UI on 127.0.0.1
 	@$(RUN) sh -c "$$($(VENV)/bin/miyagi track ui)"
+
+bench: setup ## speed beside lightly and torchvision -> docs/benchmarks.md; IMAGES=FOLDER: on your own pictures
+	@$(RUN) python -m benchmarks $(if $(IMAGES),--images "$(IMAGES)")
 
 lint: setup ## ruff, mypy, import contracts
 	$(RUN) ruff check .
