@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, bootstrap
 
-from miyagi.metrics.bootstrap import CHUNK, interval, paired, t_interval
+from miyagi.metrics.bootstrap import CHUNK, interval, paired, t_interval, weighted
 
 HITS = np.repeat([1.0, 0.0], [820, 180])
 
@@ -99,3 +99,35 @@ def test_refuses_other_mistakes() -> None:
         t_interval([1.0])
     with pytest.raises(ValueError, match="level"):
         interval([1.0, 2.0], level=95)
+
+
+def test_weighted_is_the_bootstrap_of_any_statistic() -> None:
+    """Of a mean it is `interval`; of a difference of two groups it is scipy's."""
+    found = weighted(lambda counts: counts @ HITS / counts.sum(1), [len(HITS)], draws=20_000)
+    low, high = interval(HITS, draws=20_000)
+    assert found == pytest.approx((0.82, low, high), abs=0.0021)
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(1, 1, 300), rng.normal(0, 2, 200)
+
+    def difference(counts: np.ndarray) -> np.ndarray:
+        assert (counts[:, :300].sum(1) == 300).all() and (counts[:, 300:].sum(1) == 200).all()
+        return counts[:, :300] @ a / 300 - counts[:, 300:] @ b / 200
+
+    value, low, high = weighted(difference, [300, 200], draws=20_000)
+    theirs = bootstrap(
+        (a, b), lambda a, b, axis: a.mean(axis) - b.mean(axis), method="percentile", rng=0
+    ).confidence_interval
+    assert value == pytest.approx(a.mean() - b.mean())
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
+    assert weighted(difference, [300, 200]) == weighted(difference, [300, 200])
+
+
+def test_weighted_leaves_out_what_is_not_defined() -> None:
+    # A rare event: some redrawn sets have none, and the ratio is NaN there.
+    rare = np.r_[1.0, np.zeros(9)]
+
+    def ratio(counts: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return counts[:, 0] / (counts @ rare)
+
+    assert weighted(ratio, [10]) == (1, 1, 1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from miyagi.errors import UserError
-from miyagi.protocols.base import Bank, Fitted, best_on_val, classify
+from miyagi.protocols.base import Bank, DoesNotApply, Fitted, best_on_val, classify
 
 
 @pytest.fixture
@@ -20,7 +20,10 @@ def arrays():
 def test_what_is_in_a_bank(write_bank, arrays):
     bank = Bank(write_bank(arrays))
     assert bank.layers == ["conv1", "encoder", "head"]
-    assert bank.stamp == {"dataset": "digits", "data": "0123456789abcdef", "threads": 1}
+    assert bank.stamp == {
+        "dataset": "digits", "data": "0123456789abcdef", "threads": 1, "pretrained_on": "fashion_mnist",
+    }  # fmt: skip
+    assert (bank.transforms, bank.others, bank.width("head")) == ({}, {}, 3)
     for split in ("train", "val", "test"):
         x, y = bank.split(split, "head")
         assert (x.dtype, y.dtype) == (np.float32, np.int64)
@@ -79,3 +82,32 @@ def test_best_on_val():
     accuracy = {1: 0.3, 5: 0.8, 9: 0.8, 20: 0.1}
     assert best_on_val(list(accuracy), accuracy.__getitem__) == (5, "best of 4 on val")  # the first of equals
     assert best_on_val([20], accuracy.__getitem__) == (20, "fixed")
+    assert best_on_val([1, 20], accuracy.__getitem__, "3 folds of train") == (1, "best of 2 on 3 folds of train")
+
+
+def test_transformed_copies_are_splits_of_their_own(write_bank, arrays):
+    copies = {f"train~{copy}.encoder": arrays["train.encoder"][:2] + i
+              for i, copy in enumerate(("rotation2", "rotation1", "gray1"), 1)}  # fmt: skip
+    bank = Bank(write_bank(arrays | copies))
+    assert bank.layers == ["conv1", "encoder", "head"]
+    assert bank.transforms == {"gray": ["gray1"], "rotation": ["rotation1", "rotation2"]}
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_classes_that_were_not_trained_on_cannot_be_predicted(write_bank, arrays, split):
+    arrays[f"{split}.labels"] = arrays[f"{split}.labels"] + 2
+    with pytest.raises(DoesNotApply, match=f"none of its {split} classes is among its training classes"):
+        classify(Bank(write_bank(arrays)), ["encoder"], None)
+    arrays[f"{split}.labels"][0] = 1  # one that was is enough
+    bank = Bank(write_bank(arrays))
+    assert classify(bank, ["encoder"], lambda train, val: Fitted(lambda x: np.ones(len(x), np.int64), {}, "fixed"))
+
+
+def test_several_labels_an_image(write_bank, arrays):
+    for split, n in (("train", 6), ("val", 4), ("test", 5)):
+        arrays[f"{split}.labels"] = np.eye(3, dtype=np.uint8)[np.arange(n) % 3]
+    bank = Bank(write_bank(arrays))
+    x, y = bank.split("val", "encoder")
+    assert (x.shape, y.shape, y.dtype) == ((4, 3), (4, 3), np.uint8)
+    with pytest.raises(DoesNotApply, match="several labels"):
+        classify(bank, ["encoder"], None)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -9,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from miyagi.errors import UserError
 from miyagi.protocols.base import Bank
 from miyagi.protocols.linear import Settings, evaluate
+from miyagi.protocols.linear_fits import Scaler, _descend
 
 EXACT = {"tolerance": 1e-6, "max_iterations": 5000}
 
@@ -104,3 +106,41 @@ def test_two_classes(write_bank, pixels, labels):
 def test_an_unknown_layer(write_bank, pixels):
     with pytest.raises(UserError, match="no layer 'encoders'; did you mean 'encoder'"):
         evaluate(Bank(write_bank(pixels)), Settings(layers=["encoders"]), 0)
+
+
+def test_sgd_equals_torch(pixels):
+    """The same batches, the same schedule: torch's optimiser ends where ours does, for each candidate."""
+    x = torch.from_numpy(Scaler(pixels["train.encoder"])(pixels["train.encoder"]).astype(np.float32))
+    y = torch.from_numpy(pixels["train.labels"])
+    candidates, epochs, batch = [(0.1, 0.0), (1.0, 0.001)], 3, 128
+    found = _descend(x.numpy(), y.numpy(), candidates, epochs, batch, 0.9, seed=5)
+    for solution, (lr, decay) in zip(found, candidates, strict=True):
+        layer = torch.nn.Linear(x.shape[1], 10)
+        torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9, weight_decay=decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * 5)
+        for epoch in range(epochs):
+            rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((5, epoch))))
+            for rows in torch.from_numpy(rng.permutation(len(x))).split(batch):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(layer(x[rows]), y[rows]).backward()
+                optimizer.step()
+                schedule.step()
+        assert np.allclose(solution.weight, layer.weight.detach(), atol=2e-4, rtol=1e-3)
+        assert np.allclose(solution.bias, layer.bias.detach(), atol=2e-4, rtol=1e-3)
+
+
+def test_sgd_is_chosen_on_val_and_stands_in_rows_of_its_own(write_bank, pixels):
+    both = Settings(c=[0.01], solvers=["lbfgs", "sgd"], sgd={"lr": [1e-5, 0.1, 1e6], "weight_decay": [0.0, 1e-4]})
+    outcomes = evaluate(Bank(write_bank(pixels)), both, 0)
+    assert [(o.split, o.metric, o.condition) for o in outcomes] == [
+        ("val", "top1", {}), ("test", "top1", {}), ("val", "top1", {"solver": "sgd"}), ("test", "top1", {"solver": "sgd"}),
+    ]  # fmt: skip
+    exact, sgd = outcomes[1], outcomes[3]
+    assert sgd.chosen["lr"] == 0.1  # one that does not move, and one that diverges, lose
+    assert sgd.selection == "lr and weight_decay best of 6 on val"
+    assert abs(sgd.scores.mean() - exact.scores.mean()) < 3
+    again = evaluate(Bank(write_bank(pixels)), both, 0)[3]
+    assert np.array_equal(again.predicted, sgd.predicted)
+    other = evaluate(Bank(write_bank(pixels)), both.model_copy(update={"solvers": ["sgd"]}), 1)
+    assert [o.condition for o in other] == [{"solver": "sgd"}] * 2

@@ -1,20 +1,26 @@
 """Rows with every stamp, and nothing in them that the predictions do not say."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+import yaml
+from safetensors.numpy import load_file, save_file
 
 from miyagi import params
 from miyagi.data.manifest import data_digest, read_manifest
+from miyagi.errors import UserError
+from miyagi.paths import Paths
 from miyagi.protocols.base import Bank
-from miyagi.stages import probe
+from miyagi.protocols.rows import place as place_of
+from miyagi.registry import PROTOCOLS
+from miyagi.stages import embed, prepare, probe
 
 STAMPS = {
-    "experiment", "method", "protocol", "settings", "dataset", "split", "layer", "dimensions", "metric", "value", "low", "high",
+    "experiment", "method", "protocol", "settings", "dataset", "split", "layer", "dimensions", "metric", "condition", "draw", "value", "low", "high",
     "interval", "n", "seed", "selection", "chosen", "data", "code", "higher_is_better",
 }  # fmt: skip
 EXPECTED = {
@@ -31,10 +37,6 @@ def run(paths, protocol, name="simclr", **changes):
 
 @pytest.fixture(scope="module")
 def probed(trained, tmp_path_factory):
-    import shutil
-
-    from miyagi.paths import Paths
-
     paths = Paths(tmp_path_factory.mktemp("probed") / "project")
     shutil.copytree(trained.root, paths.root)
     summaries = {protocol: run(paths, protocol) for protocol in EXPECTED}
@@ -52,7 +54,7 @@ def test_every_row_has_every_stamp(probed, protocol):
     assert [(row["layer"], row["split"]) for row in rows] == EXPECTED[protocol]
     for row in rows:
         assert row.keys() == STAMPS
-        assert None not in row.values()
+        assert [key for key, value in row.items() if value is None] == ["draw"]
         assert (row["experiment"], row["method"], row["protocol"], row["seed"]) == ("simclr", "simclr", protocol, 0)
         assert (row["dataset"], row["metric"], row["n"]) == ("digits", "top1", N[row["split"]])
         assert row["data"] == data_digest(read_manifest(paths.manifest("digits")))
@@ -105,21 +107,96 @@ def test_the_settings_digest_is_that_of_the_settings(probed, copied):
     assert len(code["knn"]) == len(code["linear"]) == 1 and code["knn"] != code["linear"]
 
 
+PROBES = [name for name, entry in PROTOCOLS.entries.items() if entry.family == "probe"]
+
+
+@pytest.fixture(scope="module")
+def two_sets(trained, tmp_path_factory):
+    """simclr's banks of digits and of other digits, with transformed copies, and every probe listed."""
+    paths = Paths(tmp_path_factory.mktemp("two_sets") / "project")
+    shutil.copytree(trained.root, paths.root)
+    data = yaml.safe_load(paths.params.read_text())
+    data["datasets"]["mine"] = data["datasets"]["digits"] | {"split_seed": 1, "test_limit": 250}
+    data["embed"] |= {"transforms": ["rotation"], "transform_images": 50}
+    data["probe"]["protocols"] = PROBES
+    data["evaluate"] |= {name: {} for name in PROBES if name not in data["evaluate"]}
+    quick = {"c": [0.1], "max_iterations": 20}
+    data["evaluate"] |= {
+        "linear": quick | {"sgd": {"epochs": 2}}, "svm": {"c": [1.0]}, "layers": quick, "invariance": {"epochs": 1},
+        "fewshot": {"episodes": 50, "queries": 5},
+    }  # fmt: skip
+    paths.params.write_text(yaml.safe_dump(data))
+    read = params.read(paths.params)
+    prepare.run("mine", read.datasets["mine"], paths)
+    for dataset in read.datasets:
+        embed.run("simclr", 0, dataset, read.embed, paths)
+    return paths
+
+
 WITHOUT_TORCH = """
 import sys
 from pathlib import Path
 from miyagi import params
 from miyagi.paths import Paths
 from miyagi.stages import probe
-paths = Paths(Path(sys.argv[1]))
-for protocol in ("knn", "linear"):
-    probe.run("simclr", 0, protocol, ["digits"], params.read(paths.params).protocol(protocol), paths)
+paths, protocols = Paths(Path(sys.argv[1])), sys.argv[2:]
+read = params.read(paths.params)
+for protocol in protocols:
+    probe.run("simclr", 0, protocol, list(read.datasets), read.protocol(protocol), paths)
 assert "torch" not in sys.modules and "ffcv" not in sys.modules
 """
 
 
-def test_it_needs_no_torch(trained, copied):
+def test_no_probe_needs_torch_and_all_are_stamped_and_rerun_to_the_same_bytes(two_sets, copied):
+    again, read = copied(two_sets), params.read(two_sets.params)
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, str(copied(trained).root)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", WITHOUT_TORCH, str(two_sets.root), *PROBES], capture_output=True, text=True, timeout=200
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    for protocol in PROBES:
+        probe.run("simclr", 0, protocol, list(read.datasets), read.protocol(protocol), again)
+        files = [(p.rows("simclr", 0, protocol), p.predictions("simclr", 0, protocol)) for p in (two_sets, again)]
+        for first, second in zip(*files, strict=True):
+            assert first.read_bytes() == second.read_bytes(), protocol
+        rows = json.loads(files[0][0].read_text())["rows"]
+        assert {row["dataset"] for row in rows} == {"digits", "mine"}
+        for row in rows:
+            assert row.keys() == STAMPS
+            assert 0 <= row["low"] <= row["value"] <= row["high"] <= 100
+            assert row["dimensions"] in (32, 128) and row["n"] >= 50
+        kept = load_file(files[0][1])
+        for row in rows:
+            place = f"{place_of(row)}.{row['metric']}.scores"
+            if place in kept and row["metric"] == "top1":
+                assert kept[place].mean() == pytest.approx(row["value"])
+            elif row["metric"] == "top1":
+                labels = kept[f"{row['dataset']}.{row['split']}.labels"]
+                assert 100 * (kept[place_of(row)] == labels).mean() == pytest.approx(row["value"])
+
+
+def test_a_data_set_that_a_protocol_does_not_apply_to_is_noted_and_the_others_are_evaluated(two_sets, copied, capsys):
+    """The classes of `mine` are moved apart: nothing can be predicted there, and few-shot learning is on unseen ones."""
+    paths = copied(two_sets)
+    file = paths.bank("simclr", 0, "mine")
+    stamp, arrays = Bank(file).stamp, load_file(file)
+    arrays["test.labels"] += 10
+    save_file(arrays, file, metadata={"miyagi": json.dumps(stamp | {"pretrained_on": "mine"})})
+    read = params.read(paths.params)
+
+    def rows(protocol, datasets):
+        probe.run("simclr", 0, protocol, datasets, read.protocol(protocol), paths)
+        return json.loads(paths.rows("simclr", 0, protocol).read_text())["rows"]
+
+    assert {row["dataset"] for row in rows("knn", ["digits", "mine"])} == {"digits"}
+    assert capsys.readouterr().err == (
+        "miyagi: note: knn does not apply to datasets.mine: none of its test classes is among its training classes\n"
+    )
+    shots = rows("fewshot", ["digits", "mine"])
+    assert {(row["dataset"], row["condition"]["classes"]) for row in shots} == {("digits", "seen"), ("mine", "unseen")}
+    assert {row["interval"] for row in shots} == {"bootstrap over episodes, 95 %"}
+    with pytest.raises(
+        UserError, match=r"^probe\.protocols: knn does not apply to datasets\.mine: none .* take knn off"
+    ):
+        rows("knn", ["mine"])
+    with pytest.raises(UserError, match=r"ood does not apply to datasets\.digits: there is no other data set"):
+        rows("ood", ["digits"])

@@ -5,6 +5,8 @@ reads the interval off the quantiles of those means. Two encoders seen on the sa
 difference image by image: how hard an image is cancels out, so the paired interval is the narrower one.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -57,6 +59,37 @@ def paired(
         raise ValueError(f"paired values come from the same images, yet there are {left.size} and {right.size}")
     difference = left - right
     return float(difference.mean()), *interval(difference, draws, level, seed)
+
+
+def weighted(
+    statistic: Callable[[Floats], Floats], sizes: Sequence[int], draws: int = 2000, level: float = 0.95, seed: int = 0
+) -> tuple[float, float, float]:
+    """A number that is no mean over images (AUROC, mAP), with its percentile bootstrap interval.
+
+    Args:
+        statistic: R x N counts, how often each image is drawn in each of R sets, to R numbers; NaN where a set has none
+            (no image of a class in it), and such sets are left out.
+        sizes: images of each group, adding up to N; a group is redrawn for itself, so it keeps its size.
+        draws: redrawn sets.
+        level: share of the redrawn numbers that lies inside.
+        seed: of the draws.
+
+    Returns:
+        The number for every image counted once, and the interval's ends, low before high.
+    """
+    rng, total = np.random.default_rng(seed), sum(sizes)
+    found = []
+    step = max(1, CHUNK // total)
+    for start in range(0, draws, step):
+        rows = min(step, draws - start)
+        groups = []
+        for size in sizes:
+            drawn = rng.integers(0, size, size=(rows, size)) + size * np.arange(rows)[:, None]
+            groups.append(np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size))
+        found.append(statistic(np.concatenate(groups, axis=1).astype(np.float64)))
+    numbers = np.concatenate(found)
+    low, high = np.quantile(numbers[np.isfinite(numbers)], [(1 - level) / 2, (1 + level) / 2])
+    return float(statistic(np.ones((1, total)))[0]), float(low), float(high)
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
