@@ -22,6 +22,17 @@ def digits():
     return (large * 255).round().to(torch.uint8), torch.from_numpy(found.target.astype(np.int64))
 
 
+@pytest.fixture(scope="session")
+def coloured(digits):
+    """The digits in colours: a hue for each class, lighter or darker by image, on a background that goes with it."""
+    images, labels = digits
+    ink, paper = (torch.rand(10, 3, generator=torch.Generator().manual_seed(seed))[labels] for seed in (1, 2))
+    shade = 0.7 + 0.3 * torch.rand(len(labels), 1, generator=torch.Generator().manual_seed(3))
+    share = images[:, :1] / 255
+    mixed = share * (ink * shade)[..., None, None] + (1 - share) * (0.4 * paper)[..., None, None]
+    return (mixed * 255).round().to(torch.uint8), labels
+
+
 @pytest.fixture
 def encoder():
     torch.manual_seed(0)
@@ -34,12 +45,18 @@ def info():
 
 
 @pytest.fixture
-def make_batch(digits):
-    """Batches of augmented real digits: make_batch(method, recipes, epoch=0, n=128); each of 14 epochs has its own."""
+def make_batch(digits, coloured):
+    """Batches of augmented real digits: make_batch(method, recipes, epoch=0, n=128); each of 14 epochs has its own.
+
+    A method that learns from colours gets coloured ones.
+    """
     from miyagi.data.augment import augment
+    from miyagi.registry import METHODS
 
     def make(method, recipes, epoch=0, n=128):
-        images, labels = digits
+        name = type(method).__module__.rpartition(".")[2]
+        needs_color = name in METHODS.entries and METHODS.settings(name).needs_color
+        images, labels = coloured if needs_color else digits
         index, key = torch.arange(n) + 128 * (epoch % 14), Key(0, epoch)
         views = [
             augment(images[index], index, key, view.name, recipes[view.recipe % len(recipes)], view.size or 32)
@@ -48,6 +65,26 @@ def make_batch(digits):
         return Batch(views, index, labels[index], key)
 
     return make
+
+
+@pytest.fixture
+def fit(make_batch):
+    """fit(method, recipes): the mean loss of the last 4 of 24 steps."""
+    from miyagi.settings import Pretrain
+    from miyagi.train.loop import optimizer
+
+    def train(method, recipes, steps=24, n=64, lr=3e-3):
+        optimiser = optimizer(method, Pretrain(lr=lr))
+        losses = []
+        for i in range(steps):
+            loss = method(make_batch(method, recipes, i, n), 0.0)["loss"]
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(float(loss.detach()))
+        return sum(losses[-4:]) / 4
+
+    return train
 
 
 SMALL = {
@@ -68,7 +105,8 @@ SMALL = {
     },
     "embed": {"tap_dimensions": 64, "batch_size": 96},
     "probe": {"protocols": ["knn", "linear"]},
-    "evaluate": {"knn": {"k": [5, 20], "layers": ["encoder", "head", "conv1"]}, "linear": {"c": [0.01, 0.1]}},
+    "finetune": {"experiments": ["random", "simclr"], "protocols": ["lowlabel"]},
+    "evaluate": {"knn": {"k": [5, 20], "layers": ["encoder", "head", "conv1"]}, "linear": {"c": [0.01, 0.1]}, "lowlabel": {}},
 }  # fmt: skip
 
 
@@ -132,12 +170,14 @@ def write_bank(tmp_path):
 
     from miyagi.files import canonical
 
-    def write(arrays, name="bank.safetensors"):
-        arrays = {
-            key: np.ascontiguousarray(value, np.int64 if key.endswith(".labels") else np.float32)
-            for key, value in arrays.items()
-        }
-        stamp = {"dataset": "digits", "data": "0123456789abcdef", "threads": 1}
+    def write(arrays, name="bank.safetensors", **stamp):
+        def kind(key, value):
+            if key.endswith(".labels"):
+                return np.int64 if np.ndim(value) == 1 else np.uint8  # several labels an image are multi-hot
+            return np.float32
+
+        arrays = {key: np.ascontiguousarray(value, kind(key, value)) for key, value in arrays.items()}
+        stamp = {"dataset": "digits", "data": "0123456789abcdef", "threads": 1, "pretrained_on": "fashion_mnist"} | stamp
         save_file(arrays, str(tmp_path / name), metadata={"miyagi": canonical(stamp)})
         return tmp_path / name
 

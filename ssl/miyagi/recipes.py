@@ -5,7 +5,7 @@ A recipe is a tuple of view recipes that a method's views take in turn, so an as
 
 from dataclasses import dataclass
 
-from miyagi.settings import Blur, Crop, Jitter, ViewRecipe
+from miyagi.settings import Blur, Crop, Jitter, Rotate, ViewRecipe
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,11 @@ RECIPES = {
         "4 pixels of padding, random crop, flip: what supervised training on small images uses",
         "He et al., CVPR 2016",
         (ViewRecipe(pad=4, flip=0.5),),
+    ),
+    "bownet": Recipe(
+        "an image as supervised training takes it, and a perturbed one: crop, flip, colour jitter, grayscale",
+        "Gidaris et al., CVPR 2020",
+        (ViewRecipe(pad=4, flip=0.5), ViewRecipe(crop=Crop(), flip=0.5, jitter=Jitter(), gray=0.2)),
     ),
     "jigsaw": Recipe("the image as it is, 30 % grey", "Noroozi and Favaro, ECCV 2016", (ViewRecipe(gray=0.3),)),
     "simclr": Recipe(
@@ -79,6 +84,23 @@ RECIPES = {
                 gray=0.2,
             )
             for lowest in (0.2, 0.6)
+        ),
+    ),
+    "cmc": Recipe(
+        "crop and flip, colours as they are",
+        "Tian et al., ECCV 2020",
+        (ViewRecipe(crop=Crop(scale=(0.2, 1.0)), flip=0.5),),
+    ),
+    "exemplar": Recipe(
+        "crop, flip, rotation by up to 20 degrees, colour jitter",
+        "Dosovitskiy et al., NeurIPS 2014",
+        (
+            ViewRecipe(
+                crop=Crop(scale=(0.5, 1.0)),
+                flip=0.5,
+                rotate=Rotate(degrees=20.0),
+                jitter=Jitter(p=1.0, brightness=0.4, contrast=0.5, saturation=0.5, hue=0.1),
+            ),
         ),
     ),
     "byol": Recipe(

@@ -95,10 +95,17 @@ METHODS = Family(
         "jigsaw": Entry("in which of K orders nine tiles lie", "Noroozi and Favaro, ECCV 2016"),
         "colorization": Entry("the colours of a grey picture, as classes", "Zhang et al., ECCV 2016"),
         "split_brain": Entry("lightness from colours and colours from lightness", "Zhang et al., CVPR 2017"),
-        "denoising_ae": Entry("an image from a corrupted copy; at corruption 0 from itself", "Vincent et al., ICML 2008"),
+        "denoising_ae": Entry("an image from a corrupted copy, or at 0 from itself", "Vincent et al., ICML 2008"),
+        "mae": Entry("three quarters of the patches from the others; needs a ViT", "He et al., CVPR 2022"),
+        "deepcluster": Entry("which cluster of its own features, found anew each epoch", "Caron et al., ECCV 2018"),
+        "bownet": Entry("the visual words of an image, from a perturbed copy", "Gidaris et al., CVPR 2020"),
         "simclr": Entry("two views agree, the batch gives the negatives (NT-Xent)", "Chen et al., ICML 2020"),
         "npid": Entry("each image a class, against a memory bank (softmax or NCE)", "Wu et al., CVPR 2018"),
         "pirl": Entry("an image and its jigsaw puzzle agree, by a memory bank", "Misra et al., CVPR 2020"),
+        "cmc": Entry("lightness and colours of an image agree, two encoders", "Tian et al., ECCV 2020"),
+        "exemplar": Entry("transformed copies of an image are a class", "Dosovitskiy et al., NeurIPS 2014"),
+        "cpc": Entry("patches further down an image, from those above", "van den Oord et al., arXiv 1807.03748"),
+        "deep_infomax": Entry("an image's vector tells what its map shows", "Hjelm et al., ICLR 2019"),
         "moco": Entry("a queue of keys from a momentum encoder; v1 and v2 by settings", "He et al., CVPR 2020"),
         "byol": Entry("predict a slowly moving copy of the network, no negatives", "Grill et al., NeurIPS 2020"),
         "simsiam": Entry("two views predict each other, a stopped gradient", "Chen and He, CVPR 2021"),
@@ -132,10 +139,14 @@ PROTOCOLS = Family(
         "layers": Entry("the linear probe on every layer and on the head's output", "Zhang et al., ECCV 2016", "probe"),
         "fewshot": Entry("N-way K-shot episodes by three classifiers", "Chen et al., ICLR 2019", "probe"),
         "invariance": Entry(
-            "which transformation can still be told, before and after the head", "Chen et al., ICML 2020", "probe",
+            "which transformation can still be told, before and after the head",
+            "Chen et al., ICML 2020",
+            "probe",
             needs="transforms",
         ),
-        "ood": Entry("telling another data set's images apart, by kNN and Mahalanobis", "Sun et al., ICML 2022", "probe"),
+        "ood": Entry(
+            "telling another data set's images apart, by kNN and Mahalanobis", "Sun et al., ICML 2022", "probe"
+        ),
         "lowlabel": Entry("fine-tuning on a share of the labels", "Chen et al., ICML 2020", "finetune"),
         "linear_augmented": Entry(
             "the papers' linear layer, by SGD on augmented images", "He et al., CVPR 2020", "finetune"
@@ -143,7 +154,6 @@ PROTOCOLS = Family(
         "corruptions": Entry(
             "19 corruptions of the test images at 5 severities", "Hendrycks and Dietterich, ICLR 2019", "finetune"
         ),
-        "corruptions": Entry("accuracy under 19 corruptions at 5 severities", "Hendrycks, ICLR 2019", "finetune"),
         "adversarial": Entry("accuracy under FGSM and PGD", "Madry et al., ICLR 2018", "finetune"),
         "transfer": Entry("other data sets, frozen and fine-tuned", "Zhai et al., arXiv 1910.04867", "finetune"),
     },
@@ -155,6 +165,7 @@ ENCODERS = Family(
         "conv4": Entry("four blocks of 3x3 convolution, BatchNorm, ReLU, pool", "Vinyals et al., NeurIPS 2016"),
         "resnet18": Entry("residual network with 18 layers", "He et al., CVPR 2016"),
         "resnet50": Entry("residual network with 50 layers", "He et al., CVPR 2016"),
+        "vit_tiny": Entry("vision transformer, 12 blocks of 192 channels", "Touvron et al., ICML 2021"),
         "pair": Entry("two half encoders, one on L and one on ab, concatenated", "Zhang et al., CVPR 2017"),
     },
 )

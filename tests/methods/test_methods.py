@@ -1,30 +1,76 @@
 """What holds for every method; tests of one method's own target and state stand in its own file."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 from miyagi.methods.base import build
+from miyagi.nn.encoders import base as encoders
 from miyagi.params import views
 from miyagi.registry import METHODS
 from miyagi.settings import Pretrain
 from miyagi.train.loop import optimizer
 
 TRAINED = [name for name in METHODS.entries if METHODS.settings(name).trains]
-SMALL = {"moco": {"queue": 512, "momentum": 0.99, "recipe": "simclr_small"}}
+SMALL = {
+    "simclr": {"temperature": 0.2, "recipe": "simclr_small"},
+    "npid": {"loss": "softmax", "temperature": 0.2, "proximal": 0.1, "recipe": "simclr_small"},
+    "pirl": {"temperature": 0.2, "number": 256, "head": {"kind": "linear", "out": 32}},
+    "cmc": {"temperature": 0.2, "loss": "info_nce", "negatives": "batch", "head": {"kind": "linear", "out": 32}},
+    "exemplar": {"loss": "triplet", "head": {"kind": "linear", "out": 32}},
+    "deep_infomax": {"alpha": 0.5, "width": 32, "head": {"width": 32, "out": 16}},
+    "cpc": {"patch": 0.5, "steps": 2, "skip": 0, "width": 32, "layers": 2, "number": 512},
+    "moco": {"queue": 512, "momentum": 0.99, "recipe": "simclr_small"},
+    "relative_patch": {"width": 64, "head": {"kind": "linear", "out": 64}},
+    "jigsaw": {"permutations": 20, "width": 128, "head": {"kind": "linear", "out": 32}},
+    "colorization": {"bins": 20.0, "width": 16},
+    "split_brain": {"bins": 20.0, "light_bins": 20, "width": 16},
+    "denoising_ae": {"width": 16},
+    "mae": {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+    "deepcluster": {"clusters": 4},
+    "bownet": {"words": 12},
+    "byol": {"recipe": "simclr_small", "head": {"width": 64, "out": 32, "batch_norm": True}, "predictor_width": 64},
+    "simsiam": {
+        "recipe": "simclr_small", "predictor_width": 16,
+        "head": {"width": 64, "depth": 2, "out": 64, "batch_norm": True, "out_batch_norm": True},
+    },
+    "barlow_twins": {"recipe": "simclr_small", "head": {"width": 64, "out": 64, "out_batch_norm": True}},
+    "vicreg": {"recipe": "simclr_small", "head": {"width": 64, "out": 64, "batch_norm": True}},
+    "dino": {
+        "outputs": 64, "small": 1, "frozen_epochs": 0, "momentum": 0.9,
+        "head": {"width": 64, "out": 32, "activation": "gelu"},
+    },
+    "swav": {
+        "recipe": "weak", "prototypes": 32, "small": 1, "frozen_epochs": 0, "queue": 64, "queue_epochs": 0,
+        "head": {"width": 64, "out": 32, "batch_norm": True},
+    },
+}
+
+VIT = {"name": "vit_tiny", "patch": 8, "width": 24, "depth": 1}
+ENCODERS = {"mae": VIT}
+"""What a method is tried on if not on Conv-4."""
 
 
 @pytest.fixture(params=TRAINED)
 def method(request, encoder, info):
     torch.manual_seed(0)
+    if METHODS.settings(request.param).encoder_pair:
+        encoder = encoders.build({"name": "pair", "of": {"name": "conv4", "width": 8}}, info.mean, info.std)
+    info = replace(info, n=14 * 128)  # all that make_batch gives
+    if request.param in ENCODERS:
+        encoder = encoders.build(ENCODERS[request.param], info.mean, info.std)
     return build(request.param, SMALL.get(request.param, {}), encoder, info)
 
 
 @pytest.fixture
-def recipes(method):
+def recipes(method, make_batch):
+    """The method's recipes; an epoch has begun, as it does in the loop."""
     name = type(method).__module__.rpartition(".")[2]
-    return views(METHODS.settings(name)().recipe, {}, "test")
+    found = views(SMALL.get(name, {}).get("recipe", METHODS.settings(name)().recipe), {}, "test")
+    method.before_epoch(0, (make_batch(method, found, epoch) for epoch in range(14)))
+    return found
 
 
 def step(method, optimiser, batch, progress=0.5):
@@ -69,6 +115,21 @@ def test_the_loss_is_what_a_resume_makes_of_it(method, recipes, make_batch):
     again = optimizer(method, Pretrain())
     again.load_state_dict(optimiser_state)
     assert [step(method, again, make_batch(method, recipes, i)) for i in (3, 4, 5)] == first
+
+
+@torch.no_grad()
+def test_show_gives_a_picture_an_image_and_column(method, recipes, make_batch):
+    method.eval()
+    state = copy.deepcopy(method.state_dict())
+    batch = make_batch(method, recipes, n=5)
+    shown = method.show(batch)
+    assert shown
+    for column, images in shown.items():
+        assert images.shape[:2] == (5, 3) and images.shape[2] == images.shape[3], column
+        assert images.dtype == torch.float32 and images.min() >= 0 and images.max() <= 1, column
+        assert images.flatten(1).std() > 0.01, column
+    assert all(torch.equal(images, shown[column]) for column, images in method.show(batch).items())
+    assert all(torch.equal(tensor, state[name]) for name, tensor in method.state_dict().items())
 
 
 def test_every_parameter_has_exactly_one_group(method):

@@ -19,6 +19,10 @@ class Method(nn.Module, Generic[S]):
     Whatever must survive a resume is a parameter or a persistent buffer. A subclass defines `forward` and, where it
     needs them, `setup` and the hooks; all else has a default.
 
+    With `pretrain.accumulate` above 1, `forward` runs several times before `after_step`: what it leaves for that is a
+    list. With several processes a batch is one's own part; what compares images or keeps them asks nn/gather.py for
+    those of all. tests/methods/test_ddp.py checks both for every method.
+
     Attributes:
         views: what the loader must give, in the order of `Batch.views`; `setup` may set its own.
         encoder: what downstream keeps.

@@ -1,0 +1,96 @@
+"""DeepCluster (Caron et al., ECCV 2018): k-means on the features gives labels, the labels train the features.
+
+Before each epoch, with the features f of all its images, reduced by PCA, whitened and of length 1,
+
+    min over C (d x k) and y of sum over i of |f_i - C y_i|^2,   y_i one of k unit vectors,
+
+and during the epoch a new linear classifier W is trained with the encoder to tell the y, each cluster weighing alike:
+
+    L = mean over i of w(y_i) (-log softmax(W f(x_i)))[y_i],   w(y) = n / (clusters that are not empty x |cluster y|).
+
+Without that weight, one cluster for all images is a solution; it is what drawing images uniformly over the labels gives
+on average, as the paper does. k is the problem's complexity: too many are better than too few; the default is 10 for
+each of 10 kinds of images, as the paper's 10,000 are for ImageNet. Chance is 1 / k.
+Paper: features of AlexNet or VGG-16 on Sobel-filtered images, PCA to 256, 20 iterations, SGD with learning rate 0.05,
+batch 256, dropout, 500 epochs. Here there is no Sobel filter (so colours alone may make clusters), the clusters are
+those of the epoch's augmented views, and the classifier's running means in the optimiser outlive it for a few steps.
+
+What a step needs is in buffers: the labels, image by image, and the clusters' weights. With several processes the
+features are gathered, and each finds the same clusters. An encoder's pass without gradient and k-means are the price of
+an epoch. Loader: one view.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from miyagi.data.batch import Batch, DataInfo, View
+from miyagi.data.rng import fold
+from miyagi.methods.base import Method
+from miyagi.nn.clusters import in_order, kmeans, nearest, whiten
+from miyagi.settings import MethodSettings
+
+
+class Settings(MethodSettings):
+    """Settings of DeepCluster."""
+
+    clusters: int = Field(100, ge=2, le=100000, description="k; at most as many as images")
+    pca: int = Field(256, ge=1, description="dimensions that are clustered, at most")
+    iterations: int = Field(20, ge=1, le=1000, description="of k-means, at most")
+
+
+class DeepCluster(Method[Settings]):
+    """Which cluster of its own features?"""
+
+    views = (View("image"),)
+    labels: Tensor
+    weight: Tensor
+
+    def setup(self, settings: Settings, info: DataInfo) -> None:
+        self.settings = settings
+        self.head = nn.Sequential(nn.Linear(self.encoder.dim, settings.clusters))
+        self.register_buffer("labels", torch.full((info.n,), -1))
+        self.register_buffer("weight", torch.ones(settings.clusters))
+
+    @torch.no_grad()
+    def before_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
+        training = self.encoder.training
+        self.encoder.eval()
+        found = [(batch.index, self.encoder(batch.views[0]), batch.key) for batch in batches]
+        self.encoder.train(training)
+        features = torch.cat([each for _, each, _ in found])
+        index, vectors = in_order(torch.cat([each for each, _, _ in found]), features)
+        self.assign(index, vectors, fold(*found[0][2], "deepcluster/kmeans"))
+        weight, bias = self.head.parameters()
+        nn.init.normal_(weight, std=0.01)
+        nn.init.zeros_(bias)
+
+    def assign(self, index: Tensor, features: np.ndarray, seed: int) -> None:
+        """Take the clusters of the features (N x D) as the labels of the images `index` (N, int64)."""
+        k = self.settings.clusters
+        vectors = whiten(features, self.settings.pca)
+        centroids = kmeans(vectors, k, seed, "deepcluster: clusters", iterations=self.settings.iterations)
+        labels = nearest(torch.from_numpy(vectors), torch.from_numpy(centroids))
+        sizes = labels.bincount(minlength=k)
+        self.labels[index] = labels.to(self.labels.device)
+        # An empty cluster's weight is never used.
+        self.weight.copy_(len(labels) / (int((sizes > 0).sum()) * sizes.clamp(min=1)))
+
+    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        target = self.labels[batch.index]
+        logits = self.head(self.encoder(batch.views[0])).float()
+        with torch.no_grad():
+            accuracy = (logits.argmax(1) == target).float().mean()
+        loss = (self.weight[target] * F.cross_entropy(logits, target, reduction="none")).mean()
+        return {"loss": loss, "accuracy": accuracy}
+
+    def show(self, batch: Batch) -> dict[str, Tensor]:
+        """Each image beside the one of the batch whose answer is the most like its own."""
+        images = batch.views[0]
+        answer = F.normalize(self.head(self.encoder(images)).float().softmax(1), dim=1)
+        alike = (answer @ answer.T).fill_diagonal_(-1).argmax(1)
+        return {"image": images, "the most alike by answer": images[alike]}
