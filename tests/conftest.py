@@ -177,7 +177,12 @@ def write_bank(tmp_path):
             return np.float32
 
         arrays = {key: np.ascontiguousarray(value, kind(key, value)) for key, value in arrays.items()}
-        stamp = {"dataset": "digits", "data": "0123456789abcdef", "threads": 1, "pretrained_on": "fashion_mnist"} | stamp
+        stamp = {
+            "dataset": "digits",
+            "data": "0123456789abcdef",
+            "threads": 1,
+            "pretrained_on": "fashion_mnist",
+        } | stamp
         save_file(arrays, str(tmp_path / name), metadata={"miyagi": canonical(stamp)})
         return tmp_path / name
 

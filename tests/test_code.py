@@ -5,7 +5,7 @@ import pytest
 from miyagi import code
 from miyagi.code import PACKAGE, closure, code_digest, declared
 from miyagi.params import CODE
-from miyagi.registry import ENCODERS, METHODS, SOURCES
+from miyagi.registry import ENCODERS, METHODS, PROTOCOLS, SOURCES
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,7 +24,7 @@ def test_a_comment_changes_nothing_and_a_token_does(tmp_path, monkeypatch):
 def test_closure_follows_imports():
     found = {file.relative_to(PACKAGE).as_posix() for file in closure(PACKAGE / "methods" / "simclr.py")}
     assert {"methods/simclr.py", "methods/base.py", "losses/info_nce.py", "nn/heads.py", "nn/encoders/base.py"} <= found
-    assert not {"methods/moco.py", "nn/queue.py"} & found
+    assert not {"methods/moco.py", "nn/ema.py"} & found
 
 
 def test_declared_fills_in_the_item():
@@ -49,3 +49,11 @@ def test_what_a_source_imports_is_declared(name):
     leaves = {PACKAGE / f"{leaf}.py" for leaf in ("errors", "paths", "registry", "recipes")}
     prepare = declared(ROOT / "dvc.yaml", "prepare", {"source": name})
     assert closure(SOURCES.file(name)) - leaves <= prepare
+
+
+@pytest.mark.parametrize("name", [name for name, entry in PROTOCOLS.entries.items() if entry.family == "probe"])
+def test_what_a_probe_imports_is_declared_and_needs_no_torch(name):
+    leaves = {PACKAGE / f"{leaf}.py" for leaf in ("errors", "paths", "registry", "recipes", "settings")}
+    files = closure(PROTOCOLS.file(name))
+    assert files - leaves <= declared(ROOT / "dvc.yaml", "probe", {"protocol": name})
+    assert not any("import torch" in file.read_text() or "from torch" in file.read_text() for file in files)

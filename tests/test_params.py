@@ -60,13 +60,31 @@ def test_the_shipped_file_is_valid():
         ("experiments.simclr.encoder", {"name": "resnet18", "width": 3}, "unknown key 'experiments.simclr.encoder.width'"),
         ("encoder.name", "conv5", "there is no encoder 'conv5'; did you mean 'conv4'?"),
         ("datasets.fashion_mnist.source", "mnist", "there is no source 'mnist'; did you mean 'fashion_mnist'?"),
+        ("finetune.experiments", ["simclrr"], "finetune.experiments: 'simclrr' is not under experiments; did you mean 'simclr'?"),
+        ("finetune.protocols", ["knn"], "finetune.protocols: 'knn' is a probe protocol, list it under probe.protocols"),
+        ("finetune.protocols", ["lowlabel", "lowlabel"], "finetune.protocols names something twice"),
+        ("finetune.protocols", ["adversarial"], "params.yaml: evaluate.adversarial: missing; `adversarial: {}` takes"),
+        ("evaluate.transfer.datasets", ["digit"], "evaluate.transfer.datasets: there is no 'digit'; did you mean 'digits'?"),
+        ("evaluate.lowlabel.fractions", [0.0], "params.yaml: evaluate.lowlabel.fractions.0: Input should be greater than 0"),
+        ("evaluate.lowlabel.finetune", {"lrs": [0.1]}, "unknown key 'evaluate.lowlabel.finetune.lrs'; did you mean 'lr'?"),
+        ("evaluate.lowlabel.optimization.recipe", "weka", "evaluate.lowlabel.optimization.recipe: there is no recipe 'weka'"),
+        ("evaluate.lowlabel.optimization.augment", {"flp": 1.0}, "evaluate.lowlabel.optimization.augment.flp'; did you mean 'flip'?"),
         ("probe.protocols", ["knm"], "there is no protocol 'knm'; did you mean 'knn'?"),
+        ("probe.protocols", ["knn", "lowlabel"], "probe.protocols: 'lowlabel' is a finetune protocol, list it under finetune.protocols; known here: knn, linear, "),
+        ("probe.protocols", ["invariance"], "embed.transforms: is empty, but probe.protocols lists invariance, which needs it"),
+        ("evaluate.fewshot.way", 5, "unknown key 'evaluate.fewshot.way'; did you mean 'ways'?"),
+        ("evaluate.linear.sgd", {"rate": [1.0]}, "unknown key 'evaluate.linear.sgd.rate'; "),
+        ("embed.transforms", ["blur"], "params.yaml: embed.transforms.0: Input should be 'rotation', 'gray', 'noise' or 'sobel'"),
         ("dataset", "cifar", "dataset 'cifar' is not under datasets"),
         ("pretrain.lr", "fast", "params.yaml: pretrain.lr: Input should be a valid number, got 'fast'"),
         ("pretrain.epochs", 2.5, "params.yaml: pretrain.epochs: Input should be a valid integer"),
         ("pretrain.epochs", "3", "params.yaml: pretrain.epochs: Input should be a valid integer, got '3'"),
         ("pretrain.warmup_epochs", 9, "params.yaml: pretrain: warmup_epochs 9.0 is longer than epochs 3"),
         ("pretrain.lr", -1, "params.yaml: pretrain.lr: Input should be greater than 0, got -1"),
+        ("pretrain.accumulate", 3, "params.yaml: pretrain: batch_size 256 must be a multiple of runtime.processes 1 x accumulate 3"),
+        ("runtime.processes", 3, ".pretrain: batch_size 256 must be a multiple of runtime.processes 3 x accumulate 1"),
+        ("runtime.processes", 256, "runtime.processes 256 x accumulate 1, with 2 images or more each"),
+        ("experiments.simclr.pretrain", {"accumulate": 5}, "experiments.simclr.pretrain: batch_size 256 must be a multiple of"),
         ("experiments.simclr.temperature", 0, "params.yaml: experiments.simclr.temperature: Input should be greater than 0"),
         ("seeds", [0, 0], "seeds names something twice"),
         ("seeds", [], "params.yaml: seeds: List should have at least 1 item"),
@@ -79,6 +97,23 @@ def test_one_line_names_the_key(edited, path, value, message):
         edited(put(path, value))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_transfer_needs_another_data_set(edited):
+    def change(data):
+        del data["datasets"]["digits"]
+
+    with pytest.raises(
+        UserError, match="transfer looks at data sets other than the one pretrained on, 'fashion_mnist'"
+    ):
+        edited(change)
+
+
+def test_targets(edited):
+    params = edited(lambda data: None)
+    assert (params.targets("lowlabel"), params.targets("transfer")) == (["fashion_mnist"], ["digits"])
+    both = ["digits", "fashion_mnist"]
+    assert edited(put("evaluate.lowlabel.datasets", both)).targets("lowlabel") == both
 
 
 def test_yaml_mistakes(tmp_path):
@@ -116,6 +151,46 @@ def test_an_entry_overrides_the_shared_sections(edited):
     assert (view.flip, view.jitter, view.crop.scale, view.gray) == (0.1, None, (0.5, 1.0), 0.2)
     assert params.experiment("moco").pretrain.epochs == 3
     assert params.experiment("deep").encoder == {"name": "resnet18", "stem": "imagenet"}
+
+
+def test_a_method_of_two_halves_gets_a_pair(edited):
+    """Half the width each, so that there are as many channels in all; by hand it is whatever the entry says."""
+
+    def change(data):
+        resnet, own = {"name": "resnet18", "stem": "small"}, {"name": "conv4", "width": 5}
+        data["experiments"] |= {
+            "split": {"method": "split_brain"},
+            "narrow": {"method": "split_brain", "encoder": {"width": 7}},
+            "deep": {"method": "split_brain", "encoder": resnet},
+            "by_hand": {"method": "split_brain", "encoder": {"name": "pair", "of": own}},
+            "floor": {"method": "random", "encoder": {"name": "pair", "of": own}},
+            "deep_floor": {"method": "random", "encoder": {"name": "pair", "of": resnet}},
+        }
+
+    params = edited(change)
+    found = {name: params.experiment(name).encoder for name in params.experiments}
+    conv4 = {"name": "conv4", "width": 64, "grid": 2}
+    assert found["simclr"] == found["random"] == conv4
+    assert found["split"] == {"name": "pair", "split": "lab", "of": conv4 | {"width": 32}}
+    assert found["narrow"]["of"] == conv4 | {"width": 3}
+    assert found["deep"]["of"] == {"name": "resnet18", "stem": "small"}
+    assert found["by_hand"] == found["floor"] == {"name": "pair", "split": "lab", "of": conv4 | {"width": 5}}
+    assert params.experiment("floor").code != params.experiment("deep_floor").code  # the halves' own code counts
+
+
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        ({"name": "conv5"}, "experiments.simclr.encoder.of.name: there is no encoder 'conv5'; did you mean 'conv4'?"),
+        ({"name": "conv4", "wdth": 3}, "unknown key 'experiments.simclr.encoder.of.wdth'; did you mean 'width'?"),
+        ({"width": 3}, "experiments.simclr.encoder.of.name: name an encoder"),
+        ({"name": "pair"}, "experiments.simclr.encoder: the halves of a pair cannot be pairs"),
+    ],
+)
+def test_a_pair_s_halves_are_checked(edited, of, message):
+    with pytest.raises(UserError) as error:
+        edited(put("experiments.simclr.encoder", {"name": "pair", "of": of}))
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_the_floor_does_not_know_of_training(edited):

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from miyagi.cli import main
 from miyagi.errors import UserError
 from miyagi.registry import ENCODERS, METHODS, PROTOCOLS, SOURCES, listing
 
@@ -18,7 +19,8 @@ def test_every_entry_has_its_file(family):
 @pytest.mark.parametrize("family", [METHODS, PROTOCOLS, SOURCES])
 def test_every_file_has_its_entry(family):
     folder = family.file("x").parent
-    files = {file.stem for file in folder.glob("*.py")} - {"__init__", "base"}
+    shared = {"__init__", "base", "rows", "task", "classifier", "linear_fits"}
+    files = {file.stem for file in folder.glob("*.py")} - shared
     assert files == set(family.entries)
 
 
@@ -31,7 +33,14 @@ def test_nothing_outside_the_package_is_loaded():
 def test_listing(kind):
     rows = listing(kind)
     assert rows
-    assert all(set(row) == {"name", "line", "paper"} for row in rows)
+    assert all(set(row) == {"name", "line", "paper"} | ({"family"} if kind == "protocols" else set()) for row in rows)
+
+
+def test_every_protocol_has_a_family_and_the_list_shows_it(capsys):
+    assert {entry.family for entry in PROTOCOLS.entries.values()} <= {"probe", "finetune", "dense"}
+    main(["list", "protocols"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [[name, entry.family] for name, entry in PROTOCOLS.entries.items()]
 
 
 def test_listing_for_scripts_and_without_torch():

@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         args.command(args, Paths(Path.cwd()))
     except UserError as error:
-        print(f"miyagi: {error}", file=sys.stderr)
+        if "TORCHELASTIC_RUN_ID" not in os.environ:  # one of several processes leaves it to their launcher
+            print(f"miyagi: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # `miyagi list methods | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     add("pretrain", _pretrain, "stage: train an encoder", "experiment", "seed")
     add("embed", _embed, "stage: frozen features of a data set", "experiment", "seed", "dataset")
     add("probe", _probe, "stage: one protocol on the frozen features", "experiment", "seed", "protocol")
+    add("finetune", _finetune, "stage: one protocol that trains the encoder", "experiment", "seed", "protocol")
     add("report", _report, "stage: tables, figures and the page")
     add("summary", _summary, "where the report is, how to open MLflow, the best result")
     add("check", _check, "read params.yaml and say what is wrong with it")
@@ -112,10 +114,25 @@ def _sweep(args: argparse.Namespace, paths: Paths) -> None:
 
 def _pretrain(args: argparse.Namespace, paths: Paths) -> None:
     from miyagi.stages import pretrain
+    from miyagi.train import launch
+
+    experiment = pretrain.read_experiment(paths.experiment(args.experiment))
+    processes = pretrain.processes(experiment)
+    if processes > 1 and not launch.inside():
+        launch.launch(processes, ["pretrain", args.experiment, str(args.seed)])
+        return
+    with launch.reported():
+        if launch.rank() > 0:  # the first of several processes tracks
+            pretrain.run(args.experiment, args.seed, paths)
+        else:
+            _tracked_pretrain(args, paths, experiment.model_dump(mode="json"))
+
+
+def _tracked_pretrain(args: argparse.Namespace, paths: Paths, described: dict[str, Any]) -> None:
+    from miyagi.stages import pretrain
 
     folder = paths.run(args.experiment, args.seed)
     identity = pretrain.identity(args.experiment, args.seed, paths)
-    described = pretrain.read_experiment(paths.experiment(args.experiment)).model_dump(mode="json")
     params = {**described, "seed": args.seed, "code.pretrain": identity["code"], "data": identity["data"]}
     target = f"{args.experiment}-{args.seed}"
     with _run(paths, "pretrain", target, args.experiment, identity["fingerprint"], params) as track:
@@ -167,18 +184,42 @@ def _probe(args: argparse.Namespace, paths: Paths) -> None:
         track.outs(name(args.experiment, args.seed, args.protocol) for name in names)
 
 
+def _finetune(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi.files import digest
+    from miyagi.params import read
+    from miyagi.settings import FinetuneSettings
+    from miyagi.stages import finetune
+
+    params = read(paths.params)
+    settings = params.protocol(args.protocol, "finetune")
+    assert isinstance(settings, FinetuneSettings)
+    datasets = params.targets(args.protocol)
+    described = {
+        **settings.model_dump(mode="json"),
+        "seed": args.seed,
+        "encoder": _digest_of(paths.run(args.experiment, args.seed) / "encoder.safetensors"),
+        "data": {dataset: _digest_of(paths.manifest(dataset)) for dataset in datasets},
+    }
+    target = f"{args.experiment}-{args.seed}-{args.protocol}"
+    with _run(paths, "finetune", target, args.experiment, digest([args.protocol, described]), described) as track:
+        summary = finetune.run(args.experiment, args.seed, args.protocol, datasets, settings, paths)
+        track.log(summary, 0)
+        track.headline({f"{args.protocol}.seed{args.seed}.{key}": value for key, value in summary.items()})
+        names = paths.rows, paths.predictions
+        track.outs(name(args.experiment, args.seed, args.protocol) for name in names)
+
+
 def _report(args: argparse.Namespace, paths: Paths) -> None:
     from miyagi import tracking
     from miyagi.files import digest
     from miyagi.params import read
-    from miyagi.report.previews import previews
     from miyagi.stages import report
 
     params = read(paths.params)
-    described = params.model_dump(mode="json", include={"dataset", "seeds", "probe"})
+    described = params.model_dump(mode="json", include={"dataset", "seeds", "probe", "finetune"})
     tracking.sync(paths, params.tracking)
     with _run(paths, "report", "report", None, digest(params.model_dump(mode="json")), described) as track:
-        for experiment, figures in report.run(params, paths, previews).items():
+        for experiment, figures in report.run(params, paths).items():
             track.log({f"{experiment}.{name}": value for name, value in figures.items()}, 0)
         track.outs([paths.reports / "report.html", paths.reports / "results.csv"])
 
@@ -211,7 +252,8 @@ def _list(args: argparse.Namespace, paths: Paths) -> None:
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        print(f"{row['name']:{width}}  {row['line']}" + (f"  [{row['paper']}]" if row["paper"] else ""))
+        family = f"{row['family']:8}  " if "family" in row else ""
+        print(f"{row['name']:{width}}  {family}{row['line']}" + (f"  [{row['paper']}]" if row["paper"] else ""))
 
 
 def _track(args: argparse.Namespace, paths: Paths) -> None:
@@ -221,3 +263,7 @@ def _track(args: argparse.Namespace, paths: Paths) -> None:
 
     settings = read_section(paths.params, "tracking", Tracking)
     print(tracking.ui_command(paths, settings) if args.action == "ui" else tracking.sync(paths, settings))
+
+
+if __name__ == "__main__":
+    main()

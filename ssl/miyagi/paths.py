@@ -41,6 +41,9 @@ class Paths:
     def run(self, experiment: str, seed: int) -> Path:
         return self.root / "runs" / experiment / str(seed)
 
+    def asked(self, experiment: str, seed: int) -> Path:
+        return self.run(experiment, seed) / "asked.safetensors"
+
     def bank(self, experiment: str, seed: int, dataset: str) -> Path:
         return self.run(experiment, seed) / "features" / f"{dataset}.safetensors"
 

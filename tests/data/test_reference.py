@@ -75,23 +75,23 @@ SEEDS = 4
 
 
 @pytest.fixture(scope="module")
-def clothes(tmp_path_factory):
-    """1,000 training and 1,000 validation images of Fashion-MNIST as betons."""
-    paths = Paths(tmp_path_factory.mktemp("clothes"))
-    dataset = {"source": "fashion_mnist", "path": "x", "size": 32, "train_limit": 1000, "val_limit": 1000, "test_limit": 10}
+def thousand(tmp_path_factory):
+    """1,000 training and 431 validation images of real digits as betons."""
+    paths = Paths(tmp_path_factory.mktemp("thousand"))
+    dataset = {"source": "digits", "path": "x", "size": 32, "train_limit": 1000, "val_fraction": 0.3, "test_limit": 10}
     paths.params.write_text(yaml.safe_dump(SMALL | {"datasets": {"digits": dataset}}))
     prepare.run("digits", params.read(paths.params).datasets["digits"], paths)
     return paths
 
 
-def accuracy(paths, seed, recipe, scratch, epochs=6):
+def accuracy(paths, seed, recipe, scratch):
     """kNN accuracy in percent of a small SimCLR encoder on the validation images, after training on the others."""
     info = data_info(read_manifest(paths.manifest("digits")))
     torch.manual_seed(seed)
-    encoder = build({"name": "conv4", "width": 16, "grid": 2}, info.mean, info.std)
+    encoder = build({"name": "conv4", "width": 16, "grid": 1}, info.mean, info.std)
     method = methods.build("simclr", {"temperature": 0.2, "head": {"width": 64, "out": 32}}, encoder, info)
     train, val = (paths.beton("digits", split) for split in ("train", "val"))
-    settings = Pretrain(epochs=epochs, batch_size=100, lr=4e-3)
+    settings = Pretrain(epochs=16, batch_size=100, lr=4e-3)
     loader = Loader(train, 100, seed=seed, drop_last=True)
     Trainer(method, loader, [recipe], settings, size=info.size, seed=seed).fit(scratch)
     encoder.eval()
@@ -102,18 +102,21 @@ def accuracy(paths, seed, recipe, scratch, epochs=6):
 
 @pytest.mark.slow
 @pytest.mark.integration
-def test_simclr_learns_the_same_from_either(clothes, monkeypatch, tmp_path):
-    """The noise band is the 99 % interval of the mean difference over seeds; each seed starts both from one encoder."""
-    torch.set_num_threads(2)
-    recipe = RECIPES["simclr"].views[0]
+@pytest.mark.timeout(1800)
+def test_simclr_learns_the_same_from_either(thousand, monkeypatch, tmp_path):
+    """The noise band is the 99 % interval of the mean difference over seeds; each seed starts both from one encoder.
+
+    That it could have shown a difference, the same training without augmentation shows: it lies outside.
+    """
 
     def trained(function, recipe, name):
         monkeypatch.setattr("miyagi.train.loop.augment", function)
-        return np.array([accuracy(clothes, seed, recipe, tmp_path / f"{name}{seed}") for seed in range(SEEDS)])
+        return np.array([accuracy(thousand, seed, recipe, tmp_path / f"{name}{seed}") for seed in range(SEEDS)])
 
+    recipe = RECIPES["simclr"].views[0]
     batched = trained(augment, recipe, "batched")
     difference = batched - trained(reference.augment, recipe, "torchvision")
     band = stats.t.ppf(0.995, SEEDS - 1) * stats.sem(difference)
     control = trained(augment, RECIPES["none"].views[0], "none") - batched
     print(f"kNN {batched} %; minus torchvision's {difference}, band {band:.2f}; unaugmented minus batched {control}")
-    assert 0 < abs(difference.mean()) < band
+    assert 0 < abs(difference.mean()) < band < abs(control.mean())

@@ -90,3 +90,7 @@ def shrink(params):
     params["pretrain"]["monitor"]["images"] = 64
     params["embed"]["tap_dimensions"] = 64
     params["evaluate"]["knn"]["k"] = 20
+    params["finetune"] = {"experiments": ["simclr"], "protocols": ["lowlabel"]}
+    params["evaluate"]["lowlabel"] |= {
+        "fractions": [0.1], "finetune": {"lr": [0.01], "steps": [5]}, "optimization": {"batch_size": 32, "looks": 1},
+    }  # fmt: skip

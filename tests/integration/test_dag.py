@@ -20,7 +20,7 @@ def stages(*names):
 
 
 ALL = stages("prepare@digits", "sweep@{E}", "pretrain@{E}-0", "embed@{E}-0-digits", "probe@{E}-0-knn",
-             "probe@{E}-0-linear", "report")  # fmt: skip
+             "probe@{E}-0-linear", "finetune@simclr-0-lowlabel", "report")  # fmt: skip
 OF_SIMCLR = {s for s in ALL if "simclr" in s}
 
 
@@ -58,10 +58,15 @@ def test_scoping(project):
 
     assert edited(lambda p: p["experiments"]["simclr"].update(temperature=0.3)) == OF_SIMCLR | {"report"}
     assert edited(lambda p: p["evaluate"]["knn"].update(k=10)) == stages("probe@{E}-0-knn", "report")
+    assert edited(lambda p: p["evaluate"]["lowlabel"].update(draws=2)) == {"finetune@simclr-0-lowlabel", "report"}
+    tuned = edited(lambda p: p["finetune"].update(experiments=["simclr", "random"]))
+    assert tuned == {"finetune@random-0-lowlabel", "report"}
+    assert edited(lambda p: p["finetune"].update(experiments=["simclr"])) == {"report"}
     trained = {s for s in ALL if "random" not in s and not s.startswith("prepare")}
     assert edited(lambda p: p["pretrain"].update(lr=0.003)) == trained | {"sweep@random"}
     added = edited(lambda p: p["experiments"].update(moco={"method": "moco", "queue": 128}))
-    assert added == {s.replace("simclr", "moco") for s in OF_SIMCLR} | {"report"}
+    frozen = {s for s in OF_SIMCLR if not s.startswith("finetune")}  # fine-tuning has its own list of experiments
+    assert added == {s.replace("simclr", "moco") for s in frozen} | {"report"}
 
 
 def test_a_comment_and_a_new_method_file(project):
@@ -105,6 +110,7 @@ HARMLESS = {
         ("embed simclr 0 digits", {"dataset": "digits"}),
         ("probe simclr 0 knn", {"protocol": "knn"}),
         ("probe simclr 0 linear", {"protocol": "linear"}),
+        ("finetune simclr 0 lowlabel", {"protocol": "lowlabel"}),
         ("report", {}),
     ],
 )
@@ -115,7 +121,11 @@ def test_dependencies_cover_what_is_imported(project, command, item):
     imported = {name.split(".", 1)[1] for name in json.loads(done.stdout.splitlines()[-1])}
     package = ROOT / "ssl" / "miyagi"
     covered = declared(ROOT / "dvc.yaml", stage, item)
-    if stage in ("pretrain", "embed"):  # by the code digest in experiment.yaml and in the encoder's metadata
+    if stage in (
+        "pretrain",
+        "embed",
+        "finetune",
+    ):  # by the code digest in experiment.yaml and in the encoder's metadata
         covered |= closure(METHODS.file("simclr")) | closure(ENCODERS.file("conv4"))
     names = {file.relative_to(package).with_suffix("").as_posix().replace("/", ".") for file in covered}
     missing = {
@@ -183,8 +193,9 @@ def test_mlflow_holds_every_out_and_every_number(finished):
     assert set(parents) == set(EXPERIMENTS)
     for name in EXPERIMENTS:
         children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[name].info.run_id]
-        assert {run.data.tags["miyagi.stage"] for run in children} == {"sweep", "pretrain", "embed", "probe"}
-        for protocol in ("knn", "linear"):
+        own = {"finetune": ["lowlabel"]} if name == "simclr" else {}
+        assert {run.data.tags["miyagi.stage"] for run in children} == {"sweep", "pretrain", "embed", "probe", *own}
+        for protocol in ("knn", "linear", *own.get("finetune", ())):
             (run,) = [r for r in children if r.data.tags["miyagi.target"] == f"{name}-0-{protocol}"]
             written = json.loads((finished.root / f"runs/{name}/0/{protocol}.json").read_text())["summary"]
             assert {key: run.data.metrics[key] for key in written} == written

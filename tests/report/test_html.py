@@ -6,8 +6,11 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+from miyagi.report.agreement import Agreement
+from miyagi.report.differences import Pair
 from miyagi.report.figures import Neighbour, Query
 from miyagi.report.html import Data, Page, render, versions
+from miyagi.report.robustness import Relative
 from miyagi.report.tables import Group, Line
 
 BAD = '"><script>alert(1)</script>'
@@ -56,7 +59,7 @@ def test_says_what_is_lacking() -> None:
     assert "Best: none" in html
     assert "and 20 more" in html
     assert "12,345" in html
-    assert "#previews" not in html
+    assert "#asked" not in html
     assert "#neighbours" not in render(dataclasses.replace(PAGE, neighbours={}))
 
 
@@ -69,3 +72,28 @@ def test_versions_come_from_metadata() -> None:
 def test_rendering_imports_neither_torch_nor_ffcv() -> None:
     code = "import sys, miyagi.report.html as h; h.versions(); assert not {'torch', 'ffcv', 'mlflow'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def test_shows_tests_agreement_and_relative_errors_where_there_are_any() -> None:
+    page = dataclasses.replace(
+        PAGE,
+        pairs={("linear", "0123456789abcdef", "digits", "top1"): [
+            Pair("encoder", "a", BAD, (-3.0, -5.0, -1.0), 0.0123, 0.0246, "McNemar"),
+        ]},
+        agreements=[Agreement("digits", "top1", "linear", "lowlabel, fraction 0.1", 4, (0.67, -0.33, 1.0))],
+        relative=[Relative("a", "corruptions", "digits", "error", "supervised", 19, 87.65)],
+    )  # fmt: skip
+    html = render(page)
+    assert BAD not in html
+    for shown in ("any two experiments (1)", "0.012", "0.025", "McNemar", "+0.67", "lowlabel, fraction 0.1", "87.7"):
+        assert shown in html, shown
+    for heading in ("any two experiments", "Do protocols rank alike?", "Mean corruption error"):
+        assert heading in html and heading not in render(PAGE)
+
+
+def test_a_table_of_many_conditions_is_folded() -> None:
+    group = PAGE.groups[0]
+    (lines,) = group.layers.values()
+    many = dataclasses.replace(group, layers={f"encoder, severity {i}": lines for i in range(13)})
+    assert "<summary>13 conditions</summary>" in render(dataclasses.replace(PAGE, groups=[many]))
+    assert "conditions</summary>" not in render(PAGE)

@@ -2,99 +2,35 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 
-from miyagi.errors import UserError
-from miyagi.report.tables import Line, Row, against_floor, finals, groups, to_csv
-
-CONV = {"name": "conv4"}
-DEEP = {"name": "resnet18"}
-LABELS = np.arange(200, dtype=np.int64) % 10
+from miyagi.report.tables import VERSUS, Line, Row, finals, groups, to_csv
 
 
 def row(experiment: str, right: int, split: str = "test", **changes: Any) -> Row:
     method = experiment if experiment in ("random", "supervised") else "simclr"
     return {
         "experiment": experiment, "method": method, "protocol": "linear", "settings": "a" * 16, "dataset": "digits",
-        "split": split, "layer": "encoder", "metric": "top1", "value": right / 2, "low": right / 2 - 3,
+        "split": split, "layer": "encoder", "metric": "top1", "condition": {}, "draw": None, "value": right / 2, "low": right / 2 - 3,
         "high": right / 2 + 3, "interval": "bootstrap", "n": 200, "seed": 0, "selection": "c on val",
         "chosen": {"c": 1.0}, "data": "d", "code": "e", "higher_is_better": True, **changes,
     }  # fmt: skip
 
 
-def predicted(right: np.ndarray) -> dict[str, np.ndarray]:
-    """Predictions that are right where `right` says so."""
-    return {"digits.test.encoder": np.where(right, LABELS, (LABELS + 1) % 10), "digits.test.labels": LABELS}
-
-
-def first(count: int) -> np.ndarray:
-    return np.arange(200) < count
-
-
-def compare(rows: list[Row], kept: dict[str, Any], encoders: dict[str, Any] | None = None) -> dict[str, Row]:
-    found = against_floor(
-        rows, lambda name, seed, protocol: kept[name], encoders or {r["experiment"]: CONV for r in rows}
-    )
-    return {r["experiment"]: r for r in found}
-
-
-def test_difference_excludes_zero_where_one_only_gains() -> None:
-    found = compare([row("random", 120), row("a", 130)], {"random": predicted(first(120)), "a": predicted(first(130))})
-    assert (found["a"]["floor"], found["a"]["vs_random"]) == ("random", 5.0)
-    assert 0 < found["a"]["vs_random_low"] < 5 < found["a"]["vs_random_high"]
-    assert found["random"]["vs_random"] is found["random"]["floor"] is None
-
-
-def test_difference_includes_zero_where_gains_meet_losses() -> None:
-    late = np.arange(200) >= 78  # 122 right, on other images than the floor's
-    found = compare([row("random", 120), row("a", 122)], {"random": predicted(first(120)), "a": predicted(late)})
-    assert found["a"]["vs_random"] == 1.0
-    assert found["a"]["vs_random_low"] < 0 < found["a"]["vs_random_high"]
-
-
-@pytest.mark.parametrize("change", [{"settings": "b" * 16}, {"seed": 1}, {"layer": "head"}, {"protocol": "knn"}])
-def test_nothing_is_compared_across(change: dict[str, Any]) -> None:
-    kept = {"random": predicted(first(120)), "a": predicted(first(130))}
-    assert compare([row("random", 120, **change), row("a", 130)], kept)["a"]["vs_random"] is None
-
-
-def test_floor_of_the_same_encoder_is_preferred() -> None:
-    rows = [row("random", 120), row("random_deep", 100, method="random"), row("deep", 130), row("conv", 130)]
-    kept = {r["experiment"]: predicted(first(int(2 * r["value"]))) for r in rows}
-    found = compare(rows, kept, {"random": CONV, "conv": CONV, "random_deep": DEEP, "deep": DEEP})
-    assert (found["deep"]["floor"], found["deep"]["vs_random"]) == ("random_deep", 15.0)
-    assert (found["conv"]["floor"], found["conv"]["vs_random"]) == ("random", 5.0)
-    assert found["random_deep"]["vs_random"] is None
-
-
-def test_no_predictions_no_difference() -> None:
-    kept: dict[str, Any] = {"random": predicted(first(120)), "a": {}}
-    assert compare([row("random", 120), row("a", 130)], kept)["a"]["vs_random"] is None
-
-
-def test_predictions_that_contradict_their_row_are_refused() -> None:
-    kept = {"random": predicted(first(120)), "a": predicted(first(120))}
-    with pytest.raises(UserError, match=r"runs/a/0/linear\.json and its predictions disagree.*probe@a-0-linear"):
-        compare([row("random", 120), row("a", 130)], kept)
-
-
-def test_other_images_are_refused() -> None:
-    other = predicted(first(130))
-    kept = {"random": predicted(first(120)), "a": {name: np.roll(value, 3) for name, value in other.items()}}
-    with pytest.raises(UserError, match="a and random saw different images"):
-        compare([row("random", 120), row("a", 130)], kept)
-
-
 def test_csv_is_sorted_and_keeps_what_protocols_add() -> None:
-    kept = {"random": predicted(first(120)), "a": predicted(first(130))}
-    rows = list(compare([row("random", 120), row("a", 130, pooling="gap", chosen=None)], kept).values())
+    versus = dict(zip(VERSUS, ("random", 5.0, 2.5, 8.0), strict=True))
+    nothing = dict.fromkeys(VERSUS)
+    rows = [row("random", 120, **nothing), row("a", 130, pooling="gap", chosen=None, condition={"shot": 1}, **versus)]
     text = to_csv(rows)
     assert text == to_csv(rows[::-1])
     header, a, random = text.splitlines()
-    assert header.startswith("experiment,method,protocol,settings,dataset,split,layer,metric,seed,value,low,high,")
+    assert header.startswith(
+        "experiment,method,protocol,settings,dataset,split,layer,metric,seed,condition,draw,value,"
+    )
     assert header.endswith(",higher_is_better,pooling,floor,vs_random,vs_random_low,vs_random_high")
-    assert a.startswith("a,simclr,linear,aaaaaaaaaaaaaaaa,digits,test,encoder,top1,0,65.0,62.0,68.0,bootstrap,200,")
+    assert a.startswith(
+        'a,simclr,linear,aaaaaaaaaaaaaaaa,digits,test,encoder,top1,0,"{""shot"": 1}",,65.0,62.0,68.0,bootstrap,200,'
+    )
     assert ",c on val,,d,e,true,gap,random,5.0," in a
     assert random.endswith(",true,,,,,")
 
@@ -128,6 +64,46 @@ def test_mean_over_seeds_stands_under_its_seeds() -> None:
     assert lines[-1].versus == pytest.approx((4.0, -0.968275, 8.968275), abs=1e-5)
     assert lines[-1].verdict == "unclear"
     assert [line.kind for line in finals(table.layers["encoder"])] == ["mean", "mean"]
+
+
+def test_conditions_are_parts_of_a_table() -> None:
+    few, many = {"fraction": 0.01, "labels": 10}, {"fraction": 0.1, "labels": 100}
+    (table,) = tables(
+        *(row(name, right, condition=condition, layer=layer) for layer in ("head", "encoder")
+          for condition, right in ((few, 90), (many, 120)) for name in ("random", "a")),
+        row("a", 150),
+    )  # fmt: skip
+    assert list(table.layers) == [
+        "encoder, fraction 0.01, labels 10", "encoder, fraction 0.1, labels 100", "encoder",
+        "head, fraction 0.01, labels 10", "head, fraction 0.1, labels 100",
+    ]  # fmt: skip
+    lines = table.layers["encoder, fraction 0.1, labels 100"]
+    assert [(line.experiment, line.test and line.test[0]) for line in lines] == [
+        ("random", 60.0), ("supervised", None), ("a", 60.0),
+    ]  # fmt: skip
+
+
+def test_draws_of_one_seed_are_averaged_like_seeds() -> None:
+    (table,) = tables(*(row("a", 2 * value, draw=draw) for draw, value in ((2, 66), (0, 62), (1, 64))))
+    lines = [line for line in table.layers["encoder"] if line.experiment == "a"]
+    assert [line.repetition for line in lines] == ["0, draw 0", "0, draw 1", "0, draw 2", "mean of 3 draws"]
+    assert lines[-1].test == pytest.approx((64.0, 59.031725, 68.968275), abs=1e-5)
+    (table,) = tables(row("a", 130, draw=0))
+    assert [line.repetition for line in table.layers["encoder"] if line.experiment == "a"] == ["0"]
+
+
+def test_over_several_seeds_each_counts_once_with_the_mean_of_its_draws() -> None:
+    values = {0: (60, 64), 1: (63, 65), 2: (66, 66)}  # means 62, 64, 66, as in the test of seeds above
+    (table,) = tables(
+        *(
+            row("a", 2 * value, seed=seed, draw=draw)
+            for seed, found in values.items()
+            for draw, value in enumerate(found)
+        )
+    )
+    mean = table.layers["encoder"][-1]
+    assert mean.repetition == "mean of 3 seeds x 2 draws"
+    assert mean.test == pytest.approx((64.0, 59.031725, 68.968275), abs=1e-5)
 
 
 def test_one_table_a_protocol_settings_data_set_and_metric() -> None:

@@ -4,16 +4,24 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
+from sklearn.datasets import load_sample_image
 
+from miyagi.data.decode import Beton, read_images
 from miyagi.data.manifest import data_info, read_manifest
 from miyagi.data.rng import fold
 from miyagi.errors import UserError
+from miyagi.methods import colorization
 from miyagi.nn.encoders.base import build
-from miyagi.stages import pretrain
+from miyagi.report import asked
+from miyagi.settings import Dataset, Embed
+from miyagi.stages import embed, prepare, pretrain
 from miyagi.stages.pretrain import COLUMNS, OUTS, as_csv, finished, identity
 from miyagi.train.weights import about
 
@@ -33,11 +41,31 @@ def test_all_outs(trained):
     assert list((trained.scratch / "train").glob("*/")) == []  # nothing is left to resume
 
 
+def test_what_the_network_was_asked(trained):
+    shown = asked.read(trained.asked("simclr", 0))
+    assert shown.columns == ["stored", "first, draw 1", "second, draw 1", "first, draw 2", "second, draw 2"]
+    stored, _ = read_images(trained.beton("digits", "train"), range(6))
+    assert all(np.array_equal(row[0], image) for row, image in zip(shown.rows, stored, strict=True))
+    assert asked.read(trained.asked("random", 0)).rows == []  # the floor was asked nothing
+
+
+def test_a_method_that_learns_from_colours_refuses_grey_data(project, copied):
+    paths = copied(project)
+    described = yaml.safe_load(paths.experiment("simclr").read_text())
+    settings = colorization.Settings().model_dump(mode="json")
+    paths.experiment("simclr").write_text(yaml.safe_dump(described | {"method": "colorization", "settings": settings}))
+    with pytest.raises(UserError, match=r"^colorization learns from colours, but the training images are all grey"):
+        pretrain.run("simclr", 0, paths)
+    assert not paths.run("simclr", 0).exists()
+
+
 def test_history(trained):
     rows = list(csv.DictReader((trained.run("simclr", 0) / "history.csv").open()))
-    assert list(rows[0]) == [*COLUMNS, "accuracy"]
+    quantiles = [f"{kind}_q{level}" for kind in ("neg", "pos") for level in (10, 50, 90)]
+    assert list(rows[0]) == [*COLUMNS, "accuracy", "alignment", "mi_bound", *quantiles, "uniformity"]
     assert [row["epoch"] for row in rows] == ["1", "2"]
-    assert all(float(value) >= 0 for row in rows for value in row.values())
+    assert all(float(row[name]) >= 0 for row in rows for name in (*COLUMNS, "accuracy", "alignment"))
+    assert all(-1 <= float(row[name]) <= 1 and float(row["uniformity"]) < 0 for row in rows for name in quantiles)
     assert (trained.run("random", 0) / "history.csv").read_text() == ",".join(COLUMNS) + "\n"
 
 
@@ -144,3 +172,31 @@ def test_a_missing_or_broken_description_is_named(project, copied, content):
         paths.experiment("simclr").write_text(content)
     with pytest.raises(UserError, match=r"cannot read .*experiment\.yaml: .*run `dvc repro`"):
         pretrain.run("simclr", 0, paths)
+
+
+def test_images_of_many_shapes_from_the_folder_to_the_bank(project, copied):
+    """Photographs as ImageNet has them: two classes, pieces of two pictures, each piece of its own shape."""
+    paths = copied(project)
+    rng = np.random.default_rng(0)
+    for name in ("china", "flower"):
+        (paths.root / "pics" / name).mkdir(parents=True)
+        whole = Image.fromarray(load_sample_image(f"{name}.jpg"))
+        for i in range(40):
+            left, top, width, height = rng.integers((0, 0, 150, 120), (300, 150, 300, 250)).tolist()
+            whole.crop((left, top, left + width, top + height)).save(paths.root / "pics" / name / f"{i}.png")
+    settings = Dataset(source="imagefolder", path="pics", size=32, shorter_side=48, jpeg_quality=80)
+    prepare.run("shapes", settings, paths)
+    assert Beton(paths.beton("shapes", "train")).side is None
+    described = yaml.safe_load(paths.experiment("simclr").read_text()) | {"dataset": "shapes"}
+    described["pretrain"] |= {"batch_size": 16}
+    paths.experiment("simclr").write_text(yaml.safe_dump(described))
+    row = pretrain.run("simclr", 0, paths)
+    assert row["loss"] > 0 and row["std"] > 0
+    once = outs(paths, "simclr")
+    shutil.rmtree(paths.run("simclr", 0))
+    pretrain.run("simclr", 0, paths)
+    assert outs(paths, "simclr") == once
+    embed.run("simclr", 0, "shapes", Embed(tap_dimensions=64, batch_size=7), paths)
+    with safe_open(str(paths.bank("simclr", 0, "shapes")), framework="numpy") as bank:
+        assert bank.get_tensor("test.encoder").shape == (16, 32)
+        assert bank.get_tensor("test.encoder").std(0).max() > 0.001

@@ -52,6 +52,7 @@ class World:
             dataset="digits",
             datasets={"digits": {}},
             probe=SimpleNamespace(protocols=["knn", "linear"]),
+            finetune=SimpleNamespace(experiments=[], protocols=[]),
         )
 
     def part(self, split: str) -> slice:
@@ -61,16 +62,8 @@ class World:
         part = self.part(path.stem)
         return self.images[part][list(indices)], self.labels[part][list(indices)]
 
-    def previews(self, paths: Paths, names: Sequence[str]) -> dict[str, list[list[np.ndarray]]]:
-        assert paths is self.paths
-        return {
-            name: [[image, image[:, ::-1], np.rot90(image), 255 - image] for image in self.images[:2]]
-            for name in names
-            if self.methods[name] != "random"
-        }
-
     def run(self) -> dict[str, dict[str, float]]:
-        return report.run(self.params, self.paths, self.previews, read_images=self.read_images)
+        return report.run(self.params, self.paths, read_images=self.read_images)
 
     @property
     def summary(self) -> list[str]:
@@ -109,6 +102,10 @@ class World:
                 f"1,5.5,0.002,{40 + number},0.05,20,\n2,5.0,0.001,,0.05,21,\n3,4.75,0.0,{60 + number + seed},0.06,22,\n"
             )
         (run / "history.csv").write_text(past)
+        few = np.ascontiguousarray(self.images[:2])
+        turned, answer = np.rot90(few, axes=(1, 2)).copy(), 255 - few[:, ::2, ::2]
+        columns = {} if name == "random" else {"stored": few, f"turned & {MARKUP}": turned, "answer": answer}
+        save_file(columns, run / "asked.safetensors", {"miyagi": json.dumps({"columns": list(columns)})})
         noise = np.random.default_rng(number).normal(scale=60 if name == "random" else 20, size=(500, 64))
         features = (self.images[:, 2::4, 2::4, 0].reshape(500, 64) + noise).astype(np.float32)
         bank = {f"{split}.encoder": features[self.part(split)] for split in report.SPLITS}
@@ -126,7 +123,7 @@ class World:
                     rows.append({
                         "experiment": name, "method": self.methods[name], "protocol": protocol,
                         "settings": {"knn": "a" * 16, "linear": "b" * 16}[protocol], "dataset": "digits",
-                        "split": split, "layer": layer, "metric": "top1", "value": float(right), "low": right - 8.0,
+                        "split": split, "layer": layer, "metric": "top1", "condition": {}, "draw": None, "value": float(right), "low": right - 8.0,
                         "high": right + 7.0, "interval": "bootstrap over images, 95 %", "n": 100, "seed": seed,
                         "selection": "c chosen on val", "chosen": {"c": 0.1}, "data": "d" * 16, "code": "c" * 16,
                         "higher_is_better": True,
@@ -245,7 +242,9 @@ def test_page_shows_all_its_parts(world: World) -> None:
     html = world.html
     assert html.count("<svg") == 4
     assert "Not trained, hence without a curve: random." in html
-    assert html.count('alt="simclr: image 2, view 3"') == 1
+    assert html.count('alt="simclr: image 2, answer"') == 1
+    assert html.count('<th scope="col">stored</th>') == html.count(">turned &amp; &lt;script&gt;") == 4
+    assert 'id="asked-simclr"' in html and 'id="asked-random"' not in html  # which trains nothing
     assert html.count('class="query"') == 5 * 8
     assert html.count('alt="neighbour 5: ') == 5 * 8
     assert html.count('<li class="hit">') + html.count('<li class="miss">') == 5 * 8 * 5
@@ -269,6 +268,7 @@ BREAKS: dict[str, tuple[Callable[[Paths], Path], str]] = {
     "rows": (lambda p: p.rows("simclr", 0, "knn"), "probe@simclr-0-knn"),
     "predictions": (lambda p: p.predictions("simclr", 0, "knn"), "probe@simclr-0-knn"),
     "history": (lambda p: p.run("simclr", 0) / "history.csv", "pretrain@simclr-0"),
+    "pictures": (lambda p: p.asked("simclr", 0), "pretrain@simclr-0"),
     "description": (lambda p: p.experiment("simclr"), "sweep@simclr"),
     "bank": (lambda p: p.bank("simclr", 0, "digits"), "embed@simclr-0-digits"),
     "manifest": (lambda p: p.manifest("digits"), "prepare@digits"),

@@ -2,12 +2,15 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from miyagi.data.augment import augment
 from miyagi.data.batch import View
+from miyagi.data.betons import write_beton
 from miyagi.data.loader import Loader
 from miyagi.data.manifest import data_info, read_manifest
 from miyagi.data.rng import Key
@@ -24,7 +27,29 @@ from miyagi.train.monitor import OnlineMonitor
 from miyagi.train.schedule import learning_rate
 
 TRAINED = [name for name in METHODS.entries if METHODS.settings(name).trains]
-OWN = {"moco": {"queue": 128, "momentum": 0.9}}
+OWN = {
+    "npid": {"number": 64, "proximal": 1.0, "head": {"kind": "linear", "out": 16}},
+    "pirl": {"number": 64, "head": {"kind": "linear", "out": 16}},
+    "cmc": {"number": 64, "head": {"kind": "linear", "out": 16}},
+    "exemplar": {"head": {"kind": "linear", "out": 16}},
+    "cpc": {"patch": 0.5, "steps": 2, "skip": 0, "width": 16, "layers": 2, "number": 256},
+    "deep_infomax": {"alpha": 0.5, "width": 16, "head": {"width": 16, "out": 8}},
+    "moco": {"queue": 128, "momentum": 0.9},
+    "relative_patch": {"width": 32, "head": {"kind": "linear", "out": 16}},
+    "jigsaw": {"permutations": 20, "width": 32, "head": {"kind": "linear", "out": 16}},
+    "colorization": {"bins": 20.0, "width": 8},
+    "split_brain": {"bins": 20.0, "light_bins": 20, "width": 8},
+    "denoising_ae": {"width": 8},
+    "mae": {"decoder_width": 8, "decoder_depth": 1, "decoder_heads": 2},
+    "deepcluster": {"clusters": 8},
+    "bownet": {"words": 16, "teacher": 0.6},
+    "byol": {"head": {"width": 16, "out": 8, "batch_norm": True}, "predictor_width": 16},
+    "simsiam": {"head": {"width": 16, "out": 16, "batch_norm": True, "out_batch_norm": True}, "predictor_width": 8},
+    "barlow_twins": {"head": {"width": 16, "out": 16, "batch_norm": True, "out_batch_norm": True}},
+    "vicreg": {"head": {"width": 16, "out": 16, "batch_norm": True}},
+    "dino": {"outputs": 32, "small": 1, "head": {"width": 16, "out": 16, "activation": "gelu"}},
+    "swav": {"prototypes": 16, "small": 1, "queue": 64, "queue_epochs": 0, "head": {"width": 16, "out": 16}},
+}
 IMAGES, BATCH = 256, 64
 
 
@@ -35,19 +60,34 @@ def loader(project):
 
 
 @pytest.fixture(scope="module")
+def in_colour(coloured, tmp_path_factory):
+    """The same for methods that learn from colours."""
+    file = tmp_path_factory.mktemp("coloured") / "train.beton"
+    write_beton(file, coloured[0][:IMAGES].permute(0, 2, 3, 1).numpy(), coloured[1][:IMAGES].numpy())
+    return Loader(file, BATCH, seed=3, drop_last=True)
+
+
+@pytest.fixture(scope="module")
 def monitor(project):
     train, val = project.beton("digits", "train"), project.beton("digits", "val")
     return OnlineMonitor(Monitor(), Loader(train, 64, limit=64), Loader(val, 64))
 
 
 @pytest.fixture
-def make(loader, project):
+def make(loader, in_colour, project):
     """make("simclr", epochs=3): a trainer with a fresh method."""
-    info = data_info(read_manifest(project.manifest("digits")))
+    grey = data_info(read_manifest(project.manifest("digits")))
 
     def trainer(name, seed=0, precision="fp32", loader=loader, recipes=None, **settings):
         torch.manual_seed(seed)
-        encoder = build({"name": "conv4", "width": 8, "grid": 2}, info.mean, info.std)
+        info, described = grey, {"name": "conv4", "width": 8, "grid": 2}
+        if isinstance(name, str) and METHODS.settings(name).needs_color:
+            info, loader = replace(grey, color=True), in_colour
+        if isinstance(name, str) and METHODS.settings(name).encoder_pair:
+            described = {"name": "pair", "of": {**described, "width": 4}}
+        if name == "mae":
+            described = {"name": "vit_tiny", "patch": 8, "width": 24, "depth": 1}
+        encoder = build(described, info.mean, info.std)
         if isinstance(name, str):
             method = methods.build(name, OWN.get(name, {}), encoder, info)
             recipes = views(METHODS.settings(name)().recipe, {}, "test")
@@ -75,12 +115,14 @@ class Stop(Exception):
 
 
 def test_simclr_learns(make, monitor, tmp_path):
-    history = make("simclr", epochs=8, lr=5e-3).fit(tmp_path, monitor)
+    trainer = make("simclr", epochs=8, lr=5e-3)
+    trainer.recipes = [ViewRecipe(crop=Crop(scale=(0.5, 1.0)))]  # a few epochs are too few for the paper's
+    history = trainer.fit(tmp_path, monitor)
     losses = [row["loss"] for row in history]
     chance = math.log(2 * BATCH - 1)  # every other view of the batch is as likely as the right one
-    assert losses[-1] < chance - 0.05
+    assert losses[-1] < chance - 0.5
     assert losses[-1] < min(losses[:4])
-    assert history[-1]["knn"] > 50
+    assert history[-1]["knn"] > 30
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -167,7 +209,7 @@ def test_rows(make, monitor, tmp_path):
         seen.append(dict(row))
 
     history = trainer.fit(tmp_path, watch, on_epoch)
-    always, looked = {"epoch", "lr", "loss", "accuracy"}, {"knn", "std", "rank"}
+    always, looked = {"epoch", "lr", "loss", "accuracy", "mi_bound"}, {"knn", "std", "rank"}
     assert [set(row) for row in history] == [always, always | looked, always | looked]
     assert history == seen == trainer.history
     assert [row["epoch"] for row in history] == [1, 2, 3]
@@ -278,3 +320,53 @@ def test_an_empty_group_is_left_out(make):
     for parameter in method.parameters():
         parameter.requires_grad_(parameter.ndim > 1)
     assert len(optimizer(method, Pretrain()).param_groups) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_images_that_the_decoder_cuts_are_augmented_as_squares_are(make, digits, tmp_path, workers):
+    """Squares of 48 pixels, shown at 32: cut one by one by the loader, or all together by `augment`."""
+    large = torch.nn.functional.interpolate(digits[0][:80].float(), size=48).round().to(torch.uint8)
+    write_beton(tmp_path / "x.beton", large.permute(0, 2, 3, 1).numpy(), digits[1][:80].numpy())
+    cut = make("simclr", loader=Loader(tmp_path / "x.beton", 32, seed=3, size=32, workers=workers))
+    cut.recipes = [ViewRecipe(crop=Crop(scale=(0.2, 1.0)), flip=0.5), ViewRecipe(flip=0.5)]
+    seen = 0
+    for batch in cut.batches(1):
+        for view, images in zip(cut.method.views, batch.views, strict=True):
+            recipe = cut.recipes[view.recipe % 2]
+            expected = augment(large[batch.index], batch.index, Key(0, 1), view.name, recipe, 32)
+            assert images.shape == expected.shape == (len(batch), 3, 32, 32)
+            assert (images - expected).abs().max() <= 1.5 / 255  # the decoder's results have 8 bits
+        assert torch.equal(batch.label, digits[1][:80][batch.index])
+        seen += len(batch)
+    assert seen == 80
+
+
+class Collapses(Method):
+    """Loses the embedding in its second epoch."""
+
+    views = (View("only"),)
+
+    def before_epoch(self, epoch, batches):
+        if epoch == 1:
+            with torch.no_grad():
+                self.encoder.blocks["conv4"][1].weight.zero_()
+                self.encoder.blocks["conv4"][1].bias.fill_(1.0)
+
+    def forward(self, batch, progress):
+        return {"loss": 0 * self.encoder(batch.views[0]).sum()}
+
+
+def test_a_collapsed_training_goes_on_or_stops(make, monitor, tmp_path, capsys):
+    settings = {"recipes": [ViewRecipe()], "epochs": 4, "weight_decay": 0.0}
+    assert len(make(Collapses, **settings).fit(tmp_path / "on", monitor)) == 4
+    assert "stopped" not in capsys.readouterr().err
+    stopping = make(Collapses, **settings, stop_on_collapse=True)
+    history = stopping.fit(tmp_path / "stop", monitor)
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert history[0]["std"] > 0.01 > history[1]["std"]
+    told = [line for line in capsys.readouterr().err.splitlines() if "stopped" in line]
+    assert told == ["stopped after epoch 2 of 4: the embedding has collapsed (pretrain.stop_on_collapse)"]
+    # Killed before its outs were written: the next run does not train on, and keeps the same.
+    again = make(Collapses, **settings, stop_on_collapse=True)
+    assert again.fit(tmp_path / "stop", monitor) == history
+    assert equal(again.method.state_dict(), stopping.method.state_dict())

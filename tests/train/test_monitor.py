@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from miyagi.data.augment import augment
 from miyagi.data.betons import read_images
 from miyagi.data.loader import Loader
-from miyagi.settings import Monitor
+from miyagi.data.rng import Key
+from miyagi.settings import Crop, Monitor, ViewRecipe
 from miyagi.train.monitor import OnlineMonitor
 
 TRAIN, VAL = 100, 50
@@ -75,3 +77,50 @@ def test_training_goes_on_in_training_mode(encoder, loaders):
     encoder.train()
     OnlineMonitor(Monitor(), *loaders)(encoder, 1, False)
     assert encoder.training
+
+
+RECIPES = [ViewRecipe(crop=Crop(), flip=0.5), ViewRecipe(gray=1.0)]
+PAIRED = {"alignment", "uniformity", "pos_q10", "pos_q50", "pos_q90", "neg_q10", "neg_q50", "neg_q90"}
+
+
+@pytest.mark.parametrize("recipes", [RECIPES, RECIPES[:1]])
+@pytest.mark.parametrize("pairs", [30, 500])
+def test_pairs(encoder, loaders, project, recipes, pairs):
+    """The figures of two views of the first images of val, against the same views made and encoded here."""
+    found = OnlineMonitor(Monitor(pairs=pairs), *loaders, recipes)(encoder, 1, False)
+    images, _ = read_images(project.beton("digits", "val"), range(VAL))
+    images, n = torch.from_numpy(images).permute(0, 3, 1, 2), min(pairs, VAL)
+    encoder.eval()
+    views = []
+    for name, recipe in (("first", recipes[0]), ("second", recipes[-1])):
+        with torch.no_grad():
+            x = encoder(augment(images[:n], torch.arange(n), Key(0, 0), f"monitor/{name}", recipe, 32))
+        views.append(torch.nn.functional.normalize(x.double(), dim=1))
+    want = {
+        "alignment": (views[0] - views[1]).square().sum(1).mean(),
+        "uniformity": sum(torch.pdist(x).square().mul(-2).exp().mean().log() for x in views) / 2,
+        "pos_q50": (views[0] * views[1]).sum(1).quantile(0.5),
+    }
+    assert set(found) == {"knn", "std", "rank"} | PAIRED
+    assert {name: found[name] for name in want} == pytest.approx(
+        {k: float(v) for k, v in want.items()}, rel=1e-3, abs=1e-4
+    )
+    assert found["pos_q50"] > found["neg_q50"]
+    assert found["neg_q10"] < found["neg_q50"] < found["neg_q90"]
+
+
+def test_pairs_are_the_same_at_each_look_and_change_nothing_else(encoder, loaders):
+    monitor = OnlineMonitor(Monitor(), *loaders, RECIPES)
+    first = monitor(encoder, 1, False)
+    assert monitor(encoder, 2, False) == first
+    for other in (OnlineMonitor(Monitor(), *loaders), OnlineMonitor(Monitor(pairs=0), *loaders, RECIPES)):
+        assert other(encoder, 1, False) == {name: first[name] for name in ("knn", "std", "rank")}
+
+
+def test_a_collapsed_embedding_is_aligned_and_not_uniform(encoder, loaders):
+    with torch.no_grad():
+        encoder.blocks["conv4"][1].weight.zero_()
+        encoder.blocks["conv4"][1].bias.fill_(1.0)
+    found = OnlineMonitor(Monitor(), *loaders, RECIPES)(encoder, 1, False)
+    assert found["alignment"] == pytest.approx(0, abs=1e-6) and found["uniformity"] == pytest.approx(0, abs=1e-5)
+    assert found["neg_q10"] == pytest.approx(1, abs=1e-5)

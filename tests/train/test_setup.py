@@ -3,7 +3,7 @@ import torch
 
 from miyagi.errors import UserError
 from miyagi.settings import Runtime
-from miyagi.train.setup import set_up
+from miyagi.train.setup import on_gpu, require_compiler, set_up
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +26,18 @@ def test_without_a_gpu():
     assert set_up(Runtime(device="auto")) == torch.device("cpu")
     with pytest.raises(UserError, match=r"runtime\.device: cuda.*use `auto` or `cpu`"):
         set_up(Runtime(device="cuda"))
+
+
+def test_compiling_for_a_cpu_needs_a_compiler(monkeypatch):
+    require_compiler(torch.device("cuda"))  # there torch brings its own
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match=r"runtime\.compile: there is no no-such-compiler; .*CXX"):
+        require_compiler(torch.device("cpu"))
+
+
+def test_a_gpu_only_where_it_is_wanted(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [on_gpu(Runtime(device=device)) for device in ("auto", "cpu", "cuda")] == [True, False, True]
 
 
 FAULTS = """

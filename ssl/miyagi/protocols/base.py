@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,7 +137,13 @@ class Bank:
         return Features(self.features(split, layer), self.labels(split))
 
 
-def check_classes(bank: Bank) -> None:
+class Labelled(Protocol):
+    """Anything that has splits with labels."""
+
+    def labels(self, split: str) -> NDArray[Any]: ...
+
+
+def check_classes(bank: Labelled) -> None:
     """Raise DoesNotApply where no classifier that was fitted to the training labels could be right."""
     train = bank.labels("train")
     if train.ndim == 2:

@@ -1,24 +1,24 @@
-"""From the protocols' rows to what is written and shown: differences to the floor, and groups.
+"""From the protocols' rows to what is written and shown: one line an experiment, in groups that may be compared.
 
 A row is what a protocol wrote into `runs/E/S/P.json`: one number with everything that says what it is. Rows that
-differ in protocol, settings hash, data set or metric never meet in one table; layers are parts of a table.
+differ in protocol, settings hash, data set or metric never meet in one table; a layer under a condition (5-way 1-shot,
+1 % of the labels) is a part of a table. Repetitions, whether seeds or draws of one seed, stand under each other.
 """
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from miyagi.errors import UserError
-from miyagi.metrics.bootstrap import paired, t_interval
+from miyagi.files import canonical
+from miyagi.metrics.bootstrap import t_interval
 
 Row = dict[str, Any]
-Predictions = Mapping[str, NDArray[np.int64]]
+Predictions = Mapping[str, NDArray[Any]]
 Span = tuple[float, float, float]
 """A value and its interval's ends, in percent or, for a difference, percentage points."""
 
@@ -27,7 +27,8 @@ HEADLINE = ("encoder", "top1")
 """The layer and the metric that headline numbers, and the choice of the best result, look at."""
 STAMP = (
     *("experiment", "method", "protocol", "settings", "dataset", "split", "layer", "metric", "seed"),
-    *("value", "low", "high", "interval", "n", "selection", "chosen", "data", "code", "higher_is_better"),
+    *("condition", "draw", "value", "low", "high", "interval", "n", "selection", "chosen", "data", "code"),
+    "higher_is_better",
 )
 VERSUS = ("floor", "vs_random", "vs_random_low", "vs_random_high")
 
@@ -36,7 +37,7 @@ VERSUS = ("floor", "vs_random", "vs_random_low", "vs_random_high")
 class Line:
     """One line of a table. `test`, `val` and `versus` are None where nothing was measured."""
 
-    kind: str  # "seed", "mean" over seeds, or "missing": a floor without a number in this group
+    kind: str  # "seed", "mean" over seeds or draws, or "missing": a floor without a number in this group
     experiment: str
     method: str
     seeds: tuple[int, ...] = ()
@@ -48,10 +49,21 @@ class Line:
     selection: str = ""
     chosen: str = ""
     higher_is_better: bool = True
+    draws: tuple[int, ...] = ()  # empty where there are not several
 
     @property
     def is_floor(self) -> bool:
         return self.method in FLOORS
+
+    @property
+    def repetition(self) -> str:
+        """Which one this is, or how many a mean is over."""
+        if self.kind != "mean":
+            return ", draw ".join(str(number) for number in (*self.seeds, *self.draws))
+        parts = [
+            f"{len(found)} {name}" for found, name in ((self.seeds, "seeds"), (self.draws, "draws")) if len(found) > 1
+        ]
+        return f"mean of {' x '.join(parts)}"
 
     @property
     def verdict(self) -> str:
@@ -66,7 +78,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Group:
-    """Lines that may be compared: one protocol with one hash of its settings, one data set, one metric."""
+    """Lines that may be compared: one protocol with one hash of its settings, one data set, one metric.
+
+    Attributes:
+        layers: the parts, by `part`: a layer, and the condition where there is one.
+    """
 
     protocol: str
     settings: str
@@ -75,66 +91,14 @@ class Group:
     layers: Mapping[str, Sequence[Line]]
 
 
-def hits(row: Row, predictions: Predictions) -> NDArray[np.float64] | None:
-    """0 or 100 for each image of a top1 row, or None where the row is no top1 or its predictions were not kept."""
-    place = f"{row['dataset']}.{row['split']}"
-    predicted, labels = predictions.get(f"{place}.{row['layer']}"), predictions.get(f"{place}.labels")
-    if row["metric"] != "top1" or predicted is None or labels is None:
-        return None
-    found: NDArray[np.float64] = 100.0 * (predicted == labels)
-    if len(found) != row["n"] or abs(found.mean() - row["value"]) > 0.06:  # a row may be rounded to one decimal
-        stage = f"probe@{row['experiment']}-{row['seed']}-{row['protocol']}"
-        raise UserError(f"runs/{row['experiment']}/{row['seed']}/{row['protocol']}.json and its predictions disagree "
-                        f"on {place}.{row['layer']}; rerun: dvc repro --force {stage}")  # fmt: skip
-    return found
-
-
-def against_floor(
-    rows: Sequence[Row],
-    predictions: Callable[[str, int, str], Predictions],
-    encoders: Mapping[str, object],
-) -> list[Row]:
-    """The rows with the columns of VERSUS: the paired difference to the random floor, over the same images.
-
-    An experiment is held against the floor that has its own encoder; where no floor has, against the first floor by
-    name. The floor itself, and a row without predictions (or no top1), gets None in these columns.
-
-    Args:
-        rows: rows of all experiments.
-        predictions: the tensors "<dataset>.<split>.<layer>" and "<dataset>.<split>.labels" of an experiment, a seed
-            and a protocol.
-        encoders: an experiment's name -> its encoder's settings.
-
-    Raises:
-        UserError: a row contradicts its predictions, or an experiment and its floor saw different images.
-    """
-    same = ("protocol", "settings", "dataset", "split", "layer", "metric", "seed")
-    floors: dict[tuple[Any, ...], list[Row]] = {}
-    for row in sorted(rows, key=_order):
-        if row["method"] == "random":
-            floors.setdefault(tuple(row[key] for key in same), []).append(row)
-    result = []
-    for row in rows:
-        versus: dict[str, Any] = dict.fromkeys(VERSUS)
-        found = floors.get(tuple(row[key] for key in same), [])
-        if found and row["method"] != "random":
-            alike = [f for f in found if encoders.get(f["experiment"]) == encoders.get(row["experiment"])]
-            floor = (alike or found)[0]
-            mine, its = (predictions(r["experiment"], r["seed"], r["protocol"]) for r in (row, floor))
-            left, right = hits(row, mine), hits(floor, its)
-            if left is not None and right is not None:
-                labels = f"{row['dataset']}.{row['split']}.labels"
-                if not np.array_equal(mine[labels], its[labels]):
-                    raise UserError(f"{row['experiment']} and {floor['experiment']} saw different images of {labels}; "
-                                    "rerun: dvc repro")  # fmt: skip
-                versus = dict(zip(VERSUS, (floor["experiment"], *paired(left, right)), strict=True))
-        result.append({**row, **versus})
-    return result
+def part(row: Row) -> str:
+    """The part of its table that a row belongs to: "encoder", or "encoder, fraction 0.01, labels 100"."""
+    return ", ".join([row["layer"], *(f"{name} {value}" for name, value in sorted(row["condition"].items()))])
 
 
 def to_csv(rows: Iterable[Row]) -> str:
     """Sorted rows as CSV: the stamp, what protocols add to it, then VERSUS. Equal rows give equal bytes."""
-    ordered = sorted(rows, key=_order)
+    ordered = sorted(rows, key=order)
     extra = sorted({key for row in ordered for key in row} - {*STAMP, *VERSUS})
     text = io.StringIO()
     writer = csv.DictWriter(text, (*STAMP, *extra, *VERSUS), lineterminator="\n", restval="")
@@ -155,34 +119,40 @@ def groups(rows: Sequence[Row], methods: Mapping[str, str]) -> list[Group]:
     tables: dict[tuple[str, str, str, str], dict[str, list[Row]]] = {}
     for row in rows:
         key = (row["dataset"], row["protocol"], row["metric"], row["settings"])
-        tables.setdefault(key, {}).setdefault(row["layer"], []).append(row)
+        tables.setdefault(key, {}).setdefault(part(row), []).append(row)
+
+    def by_layer(found: tuple[str, list[Row]]) -> tuple[bool, str]:
+        layer = found[1][0]["layer"]  # conditions stay in the protocol's order
+        return layer != HEADLINE[0], layer
+
     return [
         Group(protocol, settings, dataset, metric, {
-            layer: [line for name in order for line in _lines(name, methods[name], tables[key][layer])]
-            for layer in sorted(tables[key], key=lambda layer: (layer != HEADLINE[0], layer))
+            name: [line for experiment in order for line in _lines(experiment, methods[experiment], own)]
+            for name, own in sorted(tables[key].items(), key=by_layer)
         })
         for key in sorted(tables) for dataset, protocol, metric, settings in [key]
     ]  # fmt: skip
 
 
 def finals(lines: Iterable[Line]) -> list[Line]:
-    """One line an experiment: the mean over its seeds where there are several, else its only seed's."""
+    """One line an experiment: the mean over its repetitions where there are several, else its only one's."""
     return [line for line in {line.experiment: line for line in lines}.values() if line.kind != "missing"]
 
 
 def _lines(experiment: str, method: str, rows: Sequence[Row]) -> list[Line]:
-    """The lines of one experiment in one layer of one group."""
-    splits: dict[int, dict[str, Row]] = {}
+    """The lines of one experiment in one part of one group."""
+    splits: dict[tuple[int, int], dict[str, Row]] = {}
     for row in rows:
         if row["experiment"] == experiment and row["split"] in ("val", "test"):
-            splits.setdefault(row["seed"], {})[row["split"]] = row
+            splits.setdefault((row["seed"], row["draw"] or 0), {})[row["split"]] = row
     if not splits:
         return [Line("missing", experiment, method)] if method in FLOORS else []
-    lines = [_line(splits[seed]) for seed in sorted(splits)]
+    several = len({draw for _, draw in splits}) > 1
+    lines = [_line(splits[key], several) for key in sorted(splits)]
     return [*lines, _mean(lines)] if len(lines) > 1 else lines
 
 
-def _line(splits: Mapping[str, Row]) -> Line:
+def _line(splits: Mapping[str, Row], several_draws: bool) -> Line:
     test, val = splits.get("test"), splits.get("val")
     row = test or val or {}
     versus = None
@@ -193,6 +163,7 @@ def _line(splits: Mapping[str, Row]) -> Line:
         experiment=row["experiment"],
         method=row["method"],
         seeds=(row["seed"],),
+        draws=(row["draw"],) if several_draws else (),
         test=(test["value"], test["low"], test["high"]) if test else None,
         val=val["value"] if val else None,
         versus=versus,
@@ -205,20 +176,24 @@ def _line(splits: Mapping[str, Row]) -> Line:
 
 
 def _mean(lines: Sequence[Line]) -> Line:
-    """The mean over seeds with its t interval; a part that some seed lacks is left out rather than averaged."""
+    """The mean over repetitions with its t interval; a number that one of them lacks is left out, not averaged.
+
+    Draws share their seed's encoder, so over several seeds each seed counts once, with the mean of its draws.
+    """
     first = lines[0]
-    tests = [line.test[0] for line in lines if line.test]
+    tests = [(line.seeds[0], line.test[0]) for line in lines if line.test]
     vals = [line.val for line in lines if line.val is not None]
-    differences = [line.versus[0] for line in lines if line.versus]
+    differences = [(line.seeds[0], line.versus[0]) for line in lines if line.versus]
     whole = len(lines)
     return Line(
         kind="mean",
         experiment=first.experiment,
         method=first.method,
-        seeds=tuple(seed for line in lines for seed in line.seeds),
-        test=t_interval(tests) if len(tests) == whole else None,
+        seeds=tuple(dict.fromkeys(seed for line in lines for seed in line.seeds)),
+        draws=tuple(dict.fromkeys(draw for line in lines for draw in line.draws)),
+        test=t_interval(independent(tests)) if len(tests) == whole else None,
         val=sum(vals) / whole if len(vals) == whole else None,
-        versus=t_interval(differences) if len(differences) == whole else None,
+        versus=t_interval(independent(differences)) if len(differences) == whole else None,
         floor=first.floor,
         n=first.n if len({line.n for line in lines}) == 1 else None,
         selection=first.selection,
@@ -226,8 +201,19 @@ def _mean(lines: Sequence[Line]) -> Line:
     )
 
 
-def _order(row: Row) -> tuple[Any, ...]:
-    return tuple(row[key] for key in STAMP[:9])
+def independent(values: Iterable[tuple[int, float]]) -> list[float]:
+    """(seed, value) of repetitions -> what a t interval may be taken over: a mean a seed, or the only seed's draws."""
+    by_seed: dict[int, list[float]] = {}
+    for seed, value in values:
+        by_seed.setdefault(seed, []).append(value)
+    if len(by_seed) == 1:
+        return next(iter(by_seed.values()))
+    return [sum(found) / len(found) for found in by_seed.values()]
+
+
+def order(row: Row) -> tuple[Any, ...]:
+    """What rows are sorted by, wherever their order counts."""
+    return (*(row[key] for key in STAMP[:9]), canonical(row["condition"]), row["draw"] or 0)
 
 
 def _cell(value: Any) -> Any:

@@ -1,31 +1,37 @@
-"""pretrain@E-S: experiment.yaml and the train beton -> encoder, head, history."""
+"""pretrain@E-S: experiment.yaml and the train beton -> encoder, head, history, pictures of what was asked."""
 
 import csv
 import io
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
 from miyagi.code import code_digest, declared
+from miyagi.data.batch import DataInfo
 from miyagi.data.loader import Loader
 from miyagi.data.manifest import data_digest, data_info, read_manifest
 from miyagi.data.rng import fold
 from miyagi.errors import UserError
 from miyagi.files import digest, json_text, write_json, write_text
 from miyagi.methods import base as methods
+from miyagi.methods.base import Method
 from miyagi.nn.encoders import base as encoders
 from miyagi.paths import Paths
-from miyagi.settings import Experiment
-from miyagi.train import checkpoint
+from miyagi.settings import Experiment, MethodSettings, Pretrain
+from miyagi.train import asked, checkpoint
+from miyagi.train.distributed import World, joined
 from miyagi.train.loop import Row, Trainer
 from miyagi.train.monitor import OnlineMonitor
-from miyagi.train.setup import set_up
+from miyagi.train.setup import on_gpu, require_compiler, set_up
 from miyagi.train.weights import save_module
 
-OUTS = ("encoder.safetensors", "head.safetensors", "history.csv", "run.json")
+OUTS = ("encoder.safetensors", "head.safetensors", "asked.safetensors", "history.csv", "run.json")
 COLUMNS = ("epoch", "loss", "lr", "knn", "std", "rank")
 """What every history has; a method's own figures follow in alphabetical order."""
 
@@ -44,7 +50,7 @@ def identity(name: str, seed: int, paths: Paths) -> dict[str, Any]:
     experiment = read_experiment(paths.experiment(name))
     code = code_digest(declared(paths.dag, "pretrain"))
     data = data_digest(read_manifest(paths.manifest(experiment.dataset)))
-    device = "cuda" if experiment.runtime.device != "cpu" and torch.cuda.is_available() else "cpu"
+    device = "cuda" if on_gpu(experiment.runtime) else "cpu"
     decides = [
         experiment.model_dump(mode="json"),
         seed,
@@ -58,10 +64,17 @@ def identity(name: str, seed: int, paths: Paths) -> dict[str, Any]:
     return {"stage": "pretrain", "fingerprint": digest(decides), "code": code, "data": data}
 
 
+def processes(experiment: Experiment) -> int:
+    """How many processes train an experiment; the random floor needs one."""
+    return experiment.runtime.processes if experiment.pretrain is not None else 1
+
+
 def run(
     name: str, seed: int, paths: Paths, on_epoch: Callable[[Row, float], None] = lambda row, rate: None
 ) -> dict[str, float]:
     """Train (or, for the random floor, only initialise) one experiment with one seed and write its outs.
+
+    With `runtime.processes` above 1 this is what each of them runs; the first one alone tells and writes.
 
     Args:
         name: the experiment.
@@ -74,39 +87,78 @@ def run(
     """
     experiment = read_experiment(paths.experiment(name))
     about = identity(name, seed, paths)
-    folder = paths.run(name, seed)
-    with checkpoint.scratch(paths.scratch / "train", about["fingerprint"]) as scratch:
-        if finished(folder, about):  # by a process that was still training when DVC started this one
-            return {}
-        device = set_up(experiment.runtime)
-        manifest = read_manifest(paths.manifest(experiment.dataset))
-        info = data_info(manifest)
-        torch.manual_seed(fold(seed, "init") >> 1)
-        encoder = encoders.build(experiment.encoder, info.mean, info.std)
-        encoders.check_size(encoder, experiment.encoder["name"], info.size, f"datasets.{experiment.dataset}.size")
-        method = methods.build(experiment.method, experiment.settings, encoder, info).to(device)
-        history: list[Row] = []
-        if experiment.pretrain is not None:
-            settings, look = experiment.pretrain, experiment.pretrain.monitor.images
-            train = paths.beton(experiment.dataset, "train")
-            trainer = Trainer(
-                method,
-                Loader(train, settings.batch_size, seed=fold(seed, "order"), drop_last=True),
-                experiment.views,
-                settings,
-                size=info.size,
-                seed=seed,
-                precision=experiment.runtime.precision,
-            )
-            val = paths.beton(experiment.dataset, "val")
-            monitor = OnlineMonitor(settings.monitor, Loader(train, 500, limit=look), Loader(val, 500, limit=look))
-            history = trainer.fit(scratch, monitor if settings.monitor.every else None, on_epoch)
-        kept = {"experiment": experiment.model_dump(mode="json"), "classes": info.classes, "size": info.size}
-        save_module(method.encoder, folder / "encoder.safetensors", kept)
-        save_module(method.head, folder / "head.safetensors", kept)
-        write_text(folder / "history.csv", as_csv(history))
-        write_json(folder / "run.json", about)
+    folder, parent = paths.run(name, seed), paths.scratch / "train"
+    history: list[Row] = []
+    pictures: dict[str, np.ndarray] = {}
+    with ExitStack() as held:
+        with joined(processes(experiment), on_gpu(experiment.runtime)) as world:
+            if world.rank == 0:
+                scratch = held.enter_context(checkpoint.scratch(parent, about["fingerprint"]))
+            else:
+                scratch = parent / about["fingerprint"]
+            # Said by the process that has the lock; another training may have ended while it waited.
+            if world.told(world.rank == 0 and finished(folder, about)):
+                return {}
+            device = set_up(experiment.runtime, world.rank)
+            manifest = read_manifest(paths.manifest(experiment.dataset))
+            info = data_info(manifest)
+            torch.manual_seed(fold(seed, "init") >> 1)
+            encoder = encoders.build(experiment.encoder, info.mean, info.std)
+            encoders.check_size(encoder, experiment.encoder["name"], info.size, f"datasets.{experiment.dataset}.size")
+            method = methods.build(experiment.method, experiment.settings, encoder, info).to(device)
+            if experiment.pretrain is not None:
+                trainer, monitor = _trainer(experiment, experiment.pretrain, seed, paths, method, info, world)
+                history = trainer.fit(scratch, monitor, on_epoch)
+        # The others have parted: from here on nothing waits for them.
+        if world.rank == 0:
+            if experiment.pretrain is not None:
+                pictures = asked.asked(trainer, paths.beton(experiment.dataset, "train"))
+            kept = {"experiment": experiment.model_dump(mode="json"), "classes": info.classes, "size": info.size}
+            save_module(method.encoder, folder / "encoder.safetensors", kept)
+            save_module(method.head, folder / "head.safetensors", kept)
+            asked.save(pictures, paths.asked(name, seed))
+            write_text(folder / "history.csv", as_csv(history))
+            write_json(folder / "run.json", about)
     return history[-1] if history else {}
+
+
+def _trainer(
+    experiment: Experiment,
+    settings: Pretrain,
+    seed: int,
+    paths: Paths,
+    method: Method[MethodSettings],
+    info: DataInfo,
+    world: World,
+) -> tuple[Trainer, OnlineMonitor | None]:
+    runtime = experiment.runtime
+    if runtime.compile:
+        require_compiler(method.encoder.mean.device)
+    train, val = (paths.beton(experiment.dataset, split) for split in ("train", "val"))
+    loader = partial(Loader, size=info.size, workers=runtime.threads)
+    whole = info.n - info.n % settings.batch_size
+    shares = world.size * settings.accumulate
+    if not whole and shares > 1:
+        raise UserError(f"pretrain.batch_size: {settings.batch_size} images to share out, but there are only {info.n}")
+    trainer = Trainer(
+        method,
+        loader(
+            train, settings.part(world.size), seed=fold(seed, "order"), drop_last=True,
+            limit=whole or None, rank=world.rank, world=world.size,
+        ),
+        experiment.views,
+        settings,
+        size=info.size,
+        seed=seed,
+        precision=runtime.precision,
+        compile=runtime.compile,
+        world=world,
+    )  # fmt: skip
+    look = settings.monitor
+    if world.rank or not look.every:
+        return trainer, None
+    bank, queries = loader(train, 500, limit=look.images), loader(val, 500, limit=look.images)
+    return trainer, OnlineMonitor(look, bank, queries, experiment.views)
 
 
 def finished(folder: Path, about: dict[str, Any]) -> bool:

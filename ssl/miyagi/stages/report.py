@@ -18,20 +18,11 @@ from miyagi.errors import UserError
 from miyagi.files import write_text
 from miyagi.params import Params
 from miyagi.paths import SPLITS, Paths
-from miyagi.report import figures, html
-from miyagi.report.tables import (
-    HEADLINE,
-    STAMP,
-    VERSUS,
-    Group,
-    Line,
-    Predictions,
-    Row,
-    against_floor,
-    finals,
-    groups,
-    to_csv,
-)
+from miyagi.report import asked, figures, html
+from miyagi.report.agreement import agreements
+from miyagi.report.differences import against_floor, pairs
+from miyagi.report.robustness import relative_errors
+from miyagi.report.tables import HEADLINE, STAMP, VERSUS, Group, Line, Predictions, Row, finals, groups, to_csv
 
 Read = TypeVar("Read")
 Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -41,17 +32,15 @@ ReadImages = Callable[[Path, Sequence[int]], Images]
 def run(
     params: Params,
     paths: Paths,
-    previews: Callable[[Paths, Sequence[str]], html.Previews] | None = None,
     *,
     read_images: ReadImages | None = None,
 ) -> dict[str, dict[str, float]]:
     """Write the report.
 
     Args:
-        params: experiments, seeds, probe.protocols and dataset are read.
+        params: experiments, seeds, dataset and the lists of experiments and protocols are read.
         paths: the project's files.
-        previews: (paths, experiments) -> rows of images for the augmentation grid; None leaves the grid out.
-        read_images: (beton, indices) -> N x H x W x 3 uint8 images and N labels; None: miyagi.data.betons.
+        read_images: (beton, indices) -> N x H x W x 3 uint8 images and N labels; None: miyagi.data.decode.
 
     Returns:
         Experiment -> its headline numbers on test: "test.PROTOCOL.encoder.top1" in percent and the same with
@@ -63,13 +52,14 @@ def run(
     """
     names, seeds = list(params.experiments), list(params.seeds)
     rows = _all_rows(params, paths)
+    stages = {protocol: stage for stage, _, _, protocol in _places(params)}
     described = {name: _read(paths, paths.experiment(name), f"sweep@{name}", _described) for name in names}
     methods = {name: described[name]["method"] for name in names}
 
     @cache
     def predictions(name: str, seed: int, protocol: str) -> Predictions:
         path = paths.predictions(name, seed, protocol)
-        return _read(paths, path, f"probe@{name}-{seed}-{protocol}", load_file)
+        return _read(paths, path, f"{stages[protocol]}@{name}-{seed}-{protocol}", load_file)
 
     rows = against_floor(rows, predictions, {name: described[name]["encoder"] for name in names})
     tables = groups(rows, methods)
@@ -83,12 +73,15 @@ def run(
         methods=methods,
         intervals=sorted({row["interval"] for row in rows if row["interval"]}),
         groups=tables,
+        pairs=pairs(rows, predictions, names),
+        agreements=agreements(tables),
+        relative=relative_errors(tables),
         curves=_curves(paths, names, seeds),
         neighbours=_neighbours(paths, names, seeds[0], params.dataset, classes, read_images or _read_betons),
         data=data,
         origins=sorted({html.Origin(*(row[key.name] for key in fields(html.Origin))) for row in rows}),
         descriptions={name: _text(paths.experiment(name)) for name in names},
-        previews=previews(paths, names) if previews else {},
+        asked=_asked(paths, names, seeds[0]),
     )
     write_text(paths.reports / "results.csv", to_csv(rows))
     write_text(paths.reports / "report.html", html.render(page))
@@ -168,9 +161,22 @@ def _read(paths: Paths, path: Path, stage: str, reader: Callable[[Path], Read]) 
 
 def _all_rows(params: Params, paths: Paths) -> list[Row]:
     """The rows of every experiment, seed, protocol and data set that params.yaml names now."""
-    places = [(name, seed, protocol) for name in params.experiments for seed in params.seeds
-              for protocol in params.probe.protocols]  # fmt: skip
-    return [row for place in places for row in _rows(paths, *place) if row["dataset"] in params.datasets]
+    return [row for place in _places(params) for row in _rows(paths, *place) if row["dataset"] in params.datasets]
+
+
+def _places(params: Params) -> list[tuple[str, str, int, str]]:
+    """(stage, experiment, seed, protocol) of every `P.json`."""
+    families = [
+        ("probe", list(params.experiments), params.probe.protocols),
+        ("finetune", params.finetune.experiments, params.finetune.protocols),
+    ]
+    return [
+        (stage, name, seed, protocol)
+        for stage, names, protocols in families
+        for name in names
+        for seed in params.seeds
+        for protocol in protocols
+    ]
 
 
 def _text(path: Path) -> str:
@@ -183,7 +189,7 @@ def _described(path: Path) -> dict[str, Any]:
     return {**found, "method": str(found["method"]), "encoder": found["encoder"]}
 
 
-def _rows(paths: Paths, name: str, seed: int, protocol: str) -> list[Row]:
+def _rows(paths: Paths, stage: str, name: str, seed: int, protocol: str) -> list[Row]:
     def reader(path: Path) -> list[Row]:
         rows: list[Row] = json.loads(_text(path))["rows"]
         for row in rows:
@@ -191,7 +197,7 @@ def _rows(paths: Paths, name: str, seed: int, protocol: str) -> list[Row]:
                 raise ValueError(f"a row lacks {', '.join(lacking)}")
         return rows
 
-    return _read(paths, paths.rows(name, seed, protocol), f"probe@{name}-{seed}-{protocol}", reader)
+    return _read(paths, paths.rows(name, seed, protocol), f"{stage}@{name}-{seed}-{protocol}", reader)
 
 
 def _data(paths: Paths, name: str) -> html.Data:
@@ -222,6 +228,12 @@ def _curves(paths: Paths, names: Sequence[str], seeds: Sequence[int]) -> list[ht
     ]  # fmt: skip
 
 
+def _asked(paths: Paths, names: Sequence[str], seed: int) -> dict[str, asked.Asked]:
+    """Experiment -> pictures of its task, for the experiments that trained."""
+    found = {name: _read(paths, paths.asked(name, seed), f"pretrain@{name}-{seed}", asked.read) for name in names}
+    return {name: pictures for name, pictures in found.items() if pictures.rows}
+
+
 def _neighbours(
     paths: Paths, names: Sequence[str], seed: int, dataset: str, classes: Sequence[str], read_images: ReadImages
 ) -> dict[str, list[figures.Query]]:
@@ -248,6 +260,6 @@ def _neighbours(
 
 
 def _read_betons(path: Path, indices: Sequence[int]) -> Images:
-    from miyagi.data.betons import read_images  # ffcv takes seconds to import
+    from miyagi.data.decode import read_images  # torch takes seconds to import
 
     return read_images(path, indices)

@@ -4,22 +4,27 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from miyagi.data.augment import augment
+from miyagi.data.augment import augment, crop_boxes
 from miyagi.data.batch import Batch
-from miyagi.data.loader import Loader, Raw
+from miyagi.data.loader import Cut, Loader, Raw
 from miyagi.data.rng import Key, fold
 from miyagi.errors import UserError
 from miyagi.methods.base import Method
 from miyagi.settings import MethodSettings, Pretrain, ViewRecipe
 from miyagi.train import checkpoint
+from miyagi.train.distributed import ALONE, World
 from miyagi.train.monitor import OnlineMonitor
+from miyagi.train.optimizer import optimizer as optimizer  # where a caller of the loop looks for it
 from miyagi.train.schedule import learning_rate
+from miyagi.train.step import Step
 
 Row = dict[str, float]
 
@@ -29,12 +34,12 @@ class Trainer:
 
     Args:
         method: on its device, with its encoder.
-        loader: the training split.
+        loader: the training split, or this process's share of it.
         recipes: the experiment's view recipes, taken in turn by `View.recipe`.
         settings: the optimisation.
         size: side of the stored images, in pixels.
         seed: of order, augmentation and whatever the method draws.
-        precision: "fp32", or "bf16" for autocast.
+        precision, compile, world: see `Step`.
     """
 
     def __init__(
@@ -47,6 +52,8 @@ class Trainer:
         size: int,
         seed: int,
         precision: str = "fp32",
+        compile: bool = False,
+        world: World = ALONE,
     ) -> None:
         self.method = method
         self.loader = loader
@@ -54,25 +61,35 @@ class Trainer:
         self.settings = settings
         self.size = size
         self.seed = seed
-        self.precision = precision
+        self.world = world
         self.device = method.encoder.mean.device
-        self.optimizer = optimizer(method, settings)
+        self.step = Step(method, settings, precision=precision, compile=compile, world=world)
+        self.optimizer = self.step.optimizer
         self.epoch = 0
         self.history: list[Row] = []
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """The augmented batches of one epoch."""
+    def batches(self, epoch: int, loader: Loader | None = None) -> Iterator[Batch]:
+        """The augmented batches of one epoch, of the training's loader or of another one."""
         key = Key(self.seed, epoch)
-        for raw in self.loader(epoch):
+        cuts = [Cut(size, partial(crop_boxes, recipe, key=key, view=name)) for name, recipe, size in self._views()]
+        for raw in (loader or self.loader)(epoch, cuts):
             yield self._batch(raw.to(self.device), key)
 
     def _batch(self, raw: Raw, key: Key) -> Batch:
+        wanted = self._views()
+        images = raw.views or [raw.image] * len(wanted)  # cut by the decoder already, or equal squares
         views = [
-            augment(raw.image, raw.index, key, view.name, self.recipes[view.recipe % len(self.recipes)],
-                    view.size or self.size)
-            for view in self.method.views
-        ]  # fmt: skip
+            augment(x, raw.index, key, name, recipe, size, cropped=bool(raw.views))
+            for x, (name, recipe, size) in zip(images, wanted, strict=True)
+        ]
         return Batch(views, raw.index, raw.label, key)
+
+    def _views(self) -> list[tuple[str, ViewRecipe, int]]:
+        """Name, recipe and size of each view."""
+        return [
+            (view.name, self.recipes[view.recipe % len(self.recipes)], view.size or self.size)
+            for view in self.method.views
+        ]
 
     def fit(
         self,
@@ -88,7 +105,8 @@ class Trainer:
             on_epoch: called with the epoch's row and its samples/s.
 
         Returns:
-            A row an epoch: epoch (from 1), lr, the means of what the method logged, and the monitor's figures.
+            A row an epoch: epoch (from 1), lr, the means of what the method logged, and the monitor's figures. Fewer
+            than `settings.epochs` where `settings.stop_on_collapse` ended it.
 
         Raises:
             UserError: the loss is no longer finite.
@@ -96,18 +114,33 @@ class Trainer:
         state = checkpoint.load(scratch)
         if state is not None:
             self.load_state(state)
-            print(f"resuming after epoch {self.epoch} of {self.settings.epochs}", file=sys.stderr)
-        while self.epoch < self.settings.epochs:
+            if self.world.rank == 0:
+                print(f"resuming after epoch {self.epoch} of {self.settings.epochs}", file=sys.stderr)
+        while self.epoch < self.settings.epochs and not self.world.told(self.world.rank == 0 and self._collapsed()):
             start = time.perf_counter()
             row = self._train_epoch(self.epoch)
-            rate = self.loader.images / (time.perf_counter() - start)
+            rate = self.loader.images * self.world.size / (time.perf_counter() - start)
             self.epoch += 1
             if monitor is not None:
                 row |= monitor(self.method.encoder, self.epoch, self.epoch == self.settings.epochs)
             self.history.append(row)
-            checkpoint.save(scratch, self.state())
-            on_epoch(row, rate)
+            if self.world.rank == 0:
+                checkpoint.save(scratch, self.state())
+                on_epoch(row, rate)
+            self.world.wait()
         return self.history
+
+    def _collapsed(self) -> bool:
+        """Whether the training should end here; what it trained is kept, for the report to show it as it is."""
+        std = self.history[-1].get("std") if self.history else None
+        if not self.settings.stop_on_collapse or std is None or std >= self.settings.monitor.collapse_std:
+            return False
+        print(
+            f"stopped after epoch {self.epoch} of {self.settings.epochs}: the embedding has collapsed "
+            "(pretrain.stop_on_collapse)",
+            file=sys.stderr,
+        )
+        return True
 
     def _train_epoch(self, epoch: int) -> Row:
         # A resumed epoch starts from the same generator as an uninterrupted one, whatever the method draws from it.
@@ -115,29 +148,31 @@ class Trainer:
         self.method.train()
         self.method.before_epoch(epoch, self.batches(epoch))
         sums: dict[str, torch.Tensor] = {}
-        seen, steps, rate = 0, len(self.loader), 0.0
+        parts = self.settings.accumulate
+        seen, steps, rate = 0, len(self.loader) // parts, 0.0
         knn = self.history[-1].get("knn") if self.history else None
         bar = tqdm(
             total=self.loader.images,
             unit="img",
             desc=f"epoch {epoch + 1}/{self.settings.epochs}",
             mininterval=0.5,
-            disable=None,
+            disable=True if self.world.rank else None,
             leave=False,
         )
+        batches = self.batches(epoch)
         with bar:
-            for step, batch in enumerate(self.batches(epoch)):
+            for step in range(steps):
                 progress = (epoch * steps + step) / (self.settings.epochs * steps)
                 rate = learning_rate(self.settings, progress + 0.5 / (self.settings.epochs * steps))
-                logged = self._step(batch, progress, rate)
-                for name, value in logged.items():
-                    sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value.detach() * len(batch)
-                seen += len(batch)
-                bar.update(len(batch))
+                for images, logged in self.step(islice(batches, parts), progress, rate):
+                    for name, value in logged.items():
+                        sums[name] = sums.get(name, torch.zeros((), device=self.device)) + value * images
+                    seen += images
+                    bar.update(images)
                 if not bar.disable and step % 10 == 0:
                     shown = {"loss": f"{float(logged['loss']):.3f}"} | ({"kNN": f"{knn:.1f} %"} if knn else {})
                     bar.set_postfix(shown)
-        means = {name: float(total) / seen for name, total in sums.items()}
+        means = self._means(sums, seen)
         if not math.isfinite(means["loss"]):
             raise UserError(
                 f"the loss is {means['loss']} in epoch {epoch + 1}: lower pretrain.lr (now {self.settings.lr}) "
@@ -145,18 +180,10 @@ class Trainer:
             )
         return {"epoch": epoch + 1, "lr": rate, **means}
 
-    def _step(self, batch: Batch, progress: float, rate: float) -> dict[str, torch.Tensor]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logged = self.method(batch, progress)
-        self.optimizer.zero_grad(set_to_none=True)
-        logged["loss"].backward()
-        self.method.after_backward(progress)
-        self.optimizer.step()
-        self.method.after_step(progress)
-        found: dict[str, torch.Tensor] = logged
-        return found
+    def _means(self, sums: dict[str, torch.Tensor], seen: int) -> Row:
+        values = [value.double() for value in (*sums.values(), torch.tensor(seen, device=self.device))]
+        totals = self.world.total(torch.stack(values)).tolist()
+        return {name: total / totals[-1] for name, total in zip(sums, totals, strict=False)}
 
     def state(self) -> dict[str, Any]:
         """Everything that the next epoch depends on."""
@@ -165,19 +192,13 @@ class Trainer:
             "history": self.history,
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.step.scaler.state_dict(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up a state of the same fingerprint."""
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.step.scaler.load_state_dict(state["scaler"])
         self.epoch = state["epoch"]
         self.history = state["history"]
-
-
-def optimizer(method: Method[MethodSettings], settings: Pretrain) -> torch.optim.Optimizer:
-    """The optimiser of a method's parameter groups; its learning rate is set at each step."""
-    groups = [group for group in method.parameter_groups() if group["params"]]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, settings.lr, settings.momentum, weight_decay=settings.weight_decay, foreach=True)
-    return torch.optim.AdamW(groups, settings.lr, weight_decay=settings.weight_decay, fused=True)

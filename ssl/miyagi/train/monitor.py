@@ -1,38 +1,52 @@
-"""What training shows of itself: online kNN and signs of collapse. It reads the encoder and never touches the loop."""
+"""What training shows of itself: online kNN, how views lie, signs of collapse. It reads the encoder, never the loop."""
 
 import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
 
-from miyagi.data.loader import Loader
+from torch import Tensor
+
+from miyagi.data.augment import augment
+from miyagi.data.loader import Loader, Raw
+from miyagi.data.rng import Key
+from miyagi.metrics.alignment import alignment, similarity_quantiles, uniformity
 from miyagi.metrics.collapse import effective_rank, embedding_std
 from miyagi.metrics.knn import knn
 from miyagi.nn.encoders.base import Encoder
-from miyagi.settings import Monitor
+from miyagi.settings import Monitor, ViewRecipe
 from miyagi.train.features import features
+
+KEY = Key(0, 0)
+"""Of the views that are compared: the same at each look and for each seed, so that figures differ by the encoder."""
 
 
 class OnlineMonitor:
-    """kNN of validation images among training images, standard deviation and rank of the embedding.
+    """kNN of validation images among training images, the embedding's spread, and how augmented views lie.
 
     Args:
         settings: how often, how many images, how many neighbours.
         train, val: loaders in the file's order, limited to `settings.images`.
+        recipes: the experiment's view recipes; the first two (or the only one, twice) make the pairs. None: no pairs.
     """
 
-    def __init__(self, settings: Monitor, train: Loader, val: Loader) -> None:
+    def __init__(self, settings: Monitor, train: Loader, val: Loader, recipes: Sequence[ViewRecipe] = ()) -> None:
         self.settings = settings
         self.train = train
         self.val = val
+        self.recipes = recipes if settings.pairs > 1 else ()
 
     def __call__(self, encoder: Encoder, epoch: int, last: bool) -> dict[str, float]:
         """The figures after `epoch` (counted from 1), or nothing where it is not their turn.
 
         Returns:
-            knn: top-1 accuracy in percent; std and rank: see metrics/collapse.py.
+            knn: top-1 accuracy in percent; std and rank: see metrics/collapse.py; alignment, uniformity, pos_q* and
+            neg_q*, of the encoder's output for two views of each image: see metrics/alignment.py.
         """
         if not self.settings.every or (epoch % self.settings.every and not last):
             return {}
         bank, labels = features(encoder, self.train())
-        queries, truth = features(encoder, self.val())
+        first: list[Raw] = []
+        queries, truth = features(encoder, self._keeping(first))
         k = min(self.settings.k, len(bank))
         found = {
             "knn": 100 * float((knn(bank, labels, queries, k) == truth).mean()),
@@ -45,4 +59,27 @@ class OnlineMonitor:
                 f"{found['std']:.4f}, below {self.settings.collapse_std} (pretrain.monitor.collapse_std)",
                 file=sys.stderr,
             )
-        return found
+        return found | (self._pairs(encoder, first) if sum(len(raw.index) for raw in first) > 1 else {})
+
+    def _keeping(self, first: list[Raw]) -> Iterator[Raw]:
+        """The validation batches; `first` gets the images that pairs are made of, so that they are decoded once."""
+        left = self.settings.pairs if self.recipes else 0
+        for raw in self.val():
+            if left > 0:
+                first.append(Raw(raw.image[:left], raw.label[:left], raw.index[:left]))
+                left -= len(raw.index)
+            yield raw
+
+    def _pairs(self, encoder: Encoder, batches: list[Raw]) -> dict[str, float]:
+        one, other = self.recipes[0], self.recipes[1 % len(self.recipes)]
+        first, _ = features(encoder, batches, partial(_view, "monitor/first", one))
+        second, _ = features(encoder, batches, partial(_view, "monitor/second", other))
+        return {
+            "alignment": alignment(first, second),
+            "uniformity": (uniformity(first) + uniformity(second)) / 2,
+            **similarity_quantiles(first, second),
+        }
+
+
+def _view(name: str, recipe: ViewRecipe, raw: Raw) -> Tensor:
+    return augment(raw.image, raw.index, KEY, name, recipe, raw.image.shape[-1])

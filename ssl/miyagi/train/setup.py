@@ -1,31 +1,49 @@
 """The machine as an experiment's `runtime` asks for it."""
 
 import ctypes
+import os
+import shutil
 from functools import cache
 
 import torch
 
-from miyagi.data.threads import import_ffcv
 from miyagi.errors import UserError
 from miyagi.settings import Runtime
 
 
-def set_up(runtime: Runtime) -> torch.device:
+def on_gpu(runtime: Runtime) -> bool:
+    """Whether `runtime.device` means a GPU on this machine."""
+    return runtime.device != "cpu" and torch.cuda.is_available()
+
+
+def set_up(runtime: Runtime, rank: int = 0) -> torch.device:
     """Set torch's threads and determinism, and return the device.
+
+    Args:
+        runtime: the experiment's.
+        rank: the process's number, which is its GPU's.
 
     Raises:
         UserError: `runtime.device` asks for a GPU that is not there.
     """
-    import_ffcv()
     keep_memory()
     torch.set_num_threads(runtime.threads)
     torch.use_deterministic_algorithms(True)
     # A help for finding reads of memory that nobody wrote, not a part of determinism; it costs a tenth of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    cuda = torch.cuda.is_available()
-    if runtime.device == "cuda" and not cuda:
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if runtime.device == "cuda" and not on_gpu(runtime):
         raise UserError("runtime.device: cuda, but torch finds no GPU; use `auto` or `cpu`")
-    return torch.device("cuda" if cuda and runtime.device != "cpu" else "cpu")
+    if not on_gpu(runtime):
+        return torch.device("cpu")
+    torch.cuda.set_device(rank)
+    return torch.device("cuda", rank)
+
+
+def require_compiler(device: torch.device) -> None:
+    """Raise a UserError where torch.compile has no C++ compiler to make code for `device` with."""
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise UserError(f"runtime.compile: there is no {compiler}; install it, or name another compiler in CXX")
 
 
 @cache

@@ -1,0 +1,259 @@
+"""A classifier on an encoder, trained on augmented images; its learning rate and its length are chosen on validation.
+
+    L = mean_i -log softmax(W f(t(x_i)) + b)[y_i]
+
+Fine-tuning trains f as well, BatchNorm included; on a frozen f only W and b move and BatchNorm keeps its statistics.
+Then the learning rates that are tried share each forward pass, as many heads on one encoder.
+"""
+
+import copy
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from miyagi.data.augment import augment, crop_boxes
+from miyagi.data.loader import Cut, Loader
+from miyagi.data.rng import Key, fold
+from miyagi.errors import UserError
+from miyagi.nn.encoders.base import Encoder
+from miyagi.params import views
+from miyagi.protocols.base import Fitted, Outcome
+from miyagi.protocols.task import Task
+from miyagi.settings import Grid, Optimization, Pretrain, ViewRecipe
+from miyagi.train.features import features
+from miyagi.train.schedule import learning_rate
+
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An encoder and a linear layer, and how they were found.
+
+    Attributes:
+        encoder: in eval mode.
+        head: D -> classes.
+        accuracy: on the images that chose, in [0, 1].
+        chosen: lr, steps (the schedule's length), stop (the step that was best) and start (pretrained or scratch).
+        selection: the rule, as a row states it.
+    """
+
+    encoder: Encoder
+    head: nn.Linear
+    accuracy: float
+    chosen: dict[str, Any]
+    selection: str = "fixed"
+
+    def predict(self, loader: Loader) -> tuple[Labels, Labels]:
+        """The predicted and the true label of each image, in the loader's order."""
+        x, y = features(self.encoder, loader())
+        return _labels(self.head, torch.from_numpy(x)), y
+
+
+class Classifier(Protocol):
+    """Anything that was chosen on validation and predicts labels."""
+
+    @property
+    def chosen(self) -> dict[str, Any]: ...
+    @property
+    def selection(self) -> str: ...
+    def predict(self, loader: Loader) -> tuple[Labels, Labels]: ...
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A classifier that was fitted to frozen features (protocols/linear_fits.py), on its encoder."""
+
+    encoder: Encoder
+    fitted: Fitted
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        return self.fitted.chosen
+
+    @property
+    def selection(self) -> str:
+        return self.fitted.selection
+
+    def predict(self, loader: Loader) -> tuple[Labels, Labels]:
+        """See `Trained`."""
+        x, y = features(self.encoder, loader())
+        return self.fitted.predict(x), y
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains classifiers on one data set.
+
+    Attributes:
+        task: the experiment's encoder and the data set.
+        protocol: whose settings these are, for error messages.
+        how: the optimisation.
+        seed: of an encoder from scratch.
+        draw: of the head's initialisation, the order and the augmentation.
+        frozen: whether only the head is trained.
+    """
+
+    task: Task
+    protocol: str
+    how: Optimization
+    seed: int
+    draw: int
+    frozen: bool = False
+
+    @cached_property
+    def view(self) -> ViewRecipe:
+        """The augmentation."""
+        return views(self.how.recipe, self.how.augment, f"evaluate.{self.protocol}.optimization")[0]
+
+    def train_loader(self, subset: Labels | None = None) -> Loader:
+        """The training images, or those of the positions `subset`, in an order of this draw's own."""
+        return self.task.loader("train", self.how.batch_size, subset=subset, seed=fold(self.draw, "order"))
+
+    def fit(self, train: Loader, val: Loader, grid: Grid, key: str) -> Trained:
+        """Try the whole grid and keep what is best on `val`, the first of equals.
+
+        Args:
+            train: in random order.
+            val: the images that choose; they are not trained on.
+            grid: learning rates and lengths.
+            key: where the grid stands in params.yaml, for error messages.
+
+        Raises:
+            UserError: every learning rate diverged.
+        """
+        # One by one where the encoder moves, side by side where it does not.
+        rates = [grid.lr] if self.frozen else [[lr] for lr in grid.lr]
+        best: Trained | None = None
+        for steps, lrs in itertools.product(grid.steps, rates):
+            found = self.train(train, val, lrs, steps)
+            if best is None or found.accuracy > best.accuracy:
+                best = found
+        assert best is not None
+        if not all(torch.isfinite(p).all() for p in (*best.encoder.parameters(), best.head.weight)):
+            raise UserError(f"{key}.lr: training diverged at every learning rate of {grid.lr}; add lower ones")
+        tried = len(grid.lr) * len(grid.steps) * self.how.looks
+        rule = "fixed" if tried == 1 else f"best of {tried} on val"
+        return replace(best, selection=f"lr, steps and stop {rule}")
+
+    def again(self, train: Loader, tried: Trained) -> Trained:
+        """Train on other images what `fit` has chosen, to the step where that was best."""
+        chosen = tried.chosen
+        found = self.train(train, None, [chosen["lr"]], chosen["steps"], chosen["stop"])
+        return replace(found, accuracy=tried.accuracy, selection=tried.selection)
+
+    def train(
+        self, train: Loader, val: Loader | None, lrs: list[float], steps: int, stop: int | None = None
+    ) -> Trained:
+        """One training; the learning rate and the look that are best on `val`.
+
+        Args:
+            train: in random order.
+            val: what chooses; None: the last step's state of the only learning rate is kept.
+            lrs: peak learning rates; several on a frozen encoder only.
+            steps: the schedule's length.
+            stop: the last step that is taken; None: all of them.
+        """
+        encoder = self.task.encoder() if self.frozen else self.task.start(self.seed)
+        encoder.train(not self.frozen).requires_grad_(not self.frozen)
+        device = encoder.mean.device
+        torch.manual_seed(fold(self.draw, "head") >> 1)
+        first = nn.Linear(encoder.dim, len(self.task.classes))
+        nn.init.normal_(first.weight, std=0.01)
+        nn.init.zeros_(first.bias)
+        heads = [copy.deepcopy(first).to(device) for _ in lrs]
+        optimizer = self._optimizer(encoder, heads, lrs)
+        looks = {round(steps * (i + 1) / self.how.looks) for i in range(self.how.looks)}
+        known = features(encoder, val()) if val is not None and self.frozen else None
+        best: Trained | None = None
+        for step, (x, y) in enumerate(itertools.islice(self._batches(train, device), stop or steps), 1):
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * share(self.how, (step - 0.5) / steps)
+            # bf16 for fp16 too: it needs no gradient scaler, and these trainings are short.
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.task.precision != "fp32"):
+                z = encoder(x)
+                loss = torch.stack([F.cross_entropy(head(z), y) for head in heads]).sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if val is not None and step in looks:
+                z_val, y_val = known or features(encoder, val())
+                for head, lr in zip(heads, lrs, strict=True):
+                    accuracy = float((_labels(head, torch.from_numpy(z_val)) == y_val).mean())
+                    if best is None or accuracy > best.accuracy:
+                        best = self._kept(encoder, head, accuracy, {"lr": lr, "steps": steps, "stop": step})
+        return best or self._kept(encoder, heads[0], math.nan, {"lr": lrs[0], "steps": steps, "stop": stop or steps})
+
+    def _kept(self, encoder: Encoder, head: nn.Linear, accuracy: float, chosen: dict[str, Any]) -> Trained:
+        """A state as it is now."""
+        own = encoder if self.frozen else copy.deepcopy(encoder)
+        start = "pretrained" if self.task.pretrained else "scratch"
+        return Trained(own.eval(), copy.deepcopy(head), accuracy, {**chosen, "start": start})
+
+    def _batches(self, loader: Loader, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        for epoch in itertools.count():
+            key, size = Key(self.draw, epoch), self.task.size
+            cut = Cut(size, partial(crop_boxes, self.view, key=key, view="classifier"))
+            for raw in loader(epoch, [cut]):
+                raw = raw.to(device)
+                cropped = bool(raw.views)  # by the decoder, where the images are no equal squares
+                yield augment(raw.image, raw.index, key, "classifier", self.view, size, cropped=cropped), raw.label
+
+    def _optimizer(self, encoder: Encoder, heads: list[nn.Linear], lrs: list[float]) -> torch.optim.Optimizer:
+        groups: list[dict[str, Any]] = []
+        parts = [(head, lr) for head, lr in zip(heads, lrs, strict=True)]
+        for module, lr in [*parts, *([] if self.frozen else [(encoder, lrs[0])])]:
+            groups += [
+                {"params": [p for p in module.parameters() if p.ndim > 1], "peak": lr},
+                {"params": [p for p in module.parameters() if p.ndim <= 1], "peak": lr, "weight_decay": 0.0},
+            ]
+        groups = [group for group in groups if group["params"]]
+        if self.how.optimizer == "sgd":
+            momentum, decay = self.how.momentum, self.how.weight_decay
+            return torch.optim.SGD(groups, 0.0, momentum, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(groups, 0.0, weight_decay=self.how.weight_decay, fused=True)
+
+
+def share(how: Optimization, progress: float) -> float:
+    """The learning rate as a share of its peak.
+
+    Args:
+        how: `cosine` with a warm-up, or `step`: a tenth after 60 % and a hundredth after 80 % (He et al., CVPR 2020).
+        progress: share of the steps that are done, in [0, 1].
+    """
+    if how.schedule == "step":
+        return 0.1 ** ((progress >= 0.6) + (progress >= 0.8))
+    return learning_rate(Pretrain(epochs=1, lr=1.0, warmup_epochs=how.warmup), progress)
+
+
+def outcomes(task: Task, classifier: Classifier, condition: dict[str, Any], draw: int | None = None) -> list[Outcome]:
+    """Top-1 accuracy, in percent, on the validation and the test split.
+
+    This is where the test split is read: once, after everything about `classifier` has been chosen.
+    """
+    found = []
+    for split in ("val", "test"):
+        predicted, y = classifier.predict(task.loader(split))
+        scores = 100.0 * (predicted == y)
+        found.append(
+            Outcome(
+                "encoder", split, "top1", scores, classifier.selection, classifier.chosen,
+                predicted=predicted, condition=condition, draw=draw,
+            )
+        )  # fmt: skip
+    return found
+
+
+@torch.inference_mode()
+def _labels(head: nn.Linear, x: Tensor) -> Labels:
+    found: Labels = head(x.to(head.weight.device)).argmax(1).cpu().numpy()
+    return found

@@ -1,0 +1,95 @@
+"""The attacks against gradients and optima worked out by hand, and the protocol."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from miyagi.protocols.adversarial import Settings, evaluate, fgsm, gradient, pgd
+from miyagi.settings import Grid, Optimization
+
+SETTINGS = Settings(
+    eps=[2, 16], steps=4, images=60, grid=Grid(lr=[1e-4, 0.1, 1.0], steps=[60]),
+    optimization=Optimization(optimizer="sgd", weight_decay=0.0, batch_size=64, looks=1, augment={"flip": 0.0}),
+)  # fmt: skip
+
+
+@pytest.fixture
+def linear():
+    """Logits W x of 3 x 2 x 2 images in two classes: the gradient's sign is known in closed form."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    return model.requires_grad_(False)
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(1)
+    return torch.rand(9, 3, 2, 2), torch.arange(9) % 2
+
+
+def worst(linear, x, y, eps):
+    """Two classes, linear: the loss grows along the difference of the weights, for every image alike."""
+    w = linear[1].weight
+    direction = (w[1 - y] - w[y]).sign().reshape(x.shape)
+    return (x + eps * direction).clamp(0, 1)
+
+
+def test_the_gradient_by_hand(linear, images):
+    x, y = images
+    w, p = linear[1].weight, linear(x).softmax(1)
+    by_hand = (1 - p.gather(1, y[:, None])) * (w[1 - y] - w[y])
+    torch.testing.assert_close(gradient(linear, x, y).flatten(1), by_hand)
+
+
+def test_fgsm_and_pgd_find_the_worst_image_of_a_linear_model(linear, images):
+    x, y = images
+    expected = worst(linear, x, y, 0.1)
+    torch.testing.assert_close(fgsm(linear, x, y, 0.1), expected)
+    start = (x + 0.1 * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
+    torch.testing.assert_close(pgd(linear, x, y, 0.1, 0.05, 8, start), expected)
+
+
+def test_no_attack_leaves_its_ball_or_the_range(make_task):
+    task = make_task()
+    model = nn.Sequential(task.encoder().eval(), nn.Linear(task.encoder().dim, 10)).requires_grad_(False)
+    raw = next(task.loader("test", 40)())
+    x = (raw.image / 255).contiguous(memory_format=torch.channels_last)
+    start = (x + 0.03 * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
+    loss = nn.CrossEntropyLoss(reduction="none")
+    for attacked in (fgsm(model, x, raw.label, 0.03), pgd(model, x, raw.label, 0.03, 0.01, 6, start)):
+        assert (attacked - x).abs().max() <= 0.03 + 1e-6
+        assert attacked.min() >= 0 and attacked.max() <= 1
+        with torch.no_grad():
+            assert (loss(model(attacked), raw.label) > loss(model(x), raw.label)).float().mean() > 0.9
+
+
+def test_rows(make_task):
+    outcomes = evaluate(make_task(), SETTINGS, 0)
+    conditions = [("none", "0"), *((attack, eps) for attack in ("fgsm", "pgd") for eps in ("2/255", "16/255"))]
+    assert [(o.split, o.condition["attack"], o.condition["eps"]) for o in outcomes] == [
+        (split, *condition) for split in ("val", "test") for condition in conditions
+    ]  # fmt: skip
+    assert {len(o.scores) for o in outcomes} == {60}
+    value = {tuple(o.condition.values()): o.scores.mean() for o in outcomes if o.split == "test"}
+    for attack in ("fgsm", "pgd"):
+        assert value["none", "0"] > value[attack, "2/255"] > value[attack, "16/255"]
+    assert value["pgd", "16/255"] <= value["fgsm", "16/255"]
+    assert value["none", "0"] > 50
+
+
+def test_the_rate_is_chosen_on_val(make_task, relabelled):
+    one = SETTINGS.model_copy(update={"eps": [2], "attacks": ["fgsm"]})
+    honest = evaluate(make_task(), one, 0)
+    assert honest[0].chosen["lr"] > 1e-4
+    other = np.random.default_rng(0).integers(0, 10, 200)
+    leak = evaluate(make_task(paths=relabelled({"test": other})), one, 0)
+    assert leak[0].chosen == honest[0].chosen
+    assert [o.scores.tolist() for o in leak[:2]] == [o.scores.tolist() for o in honest[:2]]  # val
+    assert leak[2].scores.mean() < 40 < honest[2].scores.mean()
+
+
+def test_twice_the_same_bits(make_task):
+    short = SETTINGS.model_copy(update={"grid": Grid(lr=[0.1], steps=[10]), "eps": [4]})
+    first, second = ([o.scores.tolist() for o in evaluate(make_task(), short, 0)] for _ in range(2))
+    assert first == second
