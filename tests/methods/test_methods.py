@@ -92,6 +92,13 @@ def step(method, optimiser, batch, progress=0.5):
     return float(logged["loss"].detach())
 
 
+QUICK = ("supervised", "rotation", "simclr", "moco")
+"""The methods of the default run; the other trainings of 64 steps are too many for every `make test`."""
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in TRAINED], indirect=True
+)
 def test_a_few_steps_lower_the_loss(method, recipes, make_batch):
     optimiser = optimizer(method, Pretrain())
     for group in optimiser.param_groups:
