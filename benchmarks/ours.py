@@ -93,11 +93,11 @@ def compiling(trained: Trainer) -> float:
     took = []
     for _ in range(2):
         start = time.perf_counter()
-        with torch.autocast(trained.device.type, trained.dtype, enabled=trained.dtype is not None):
+        with torch.autocast(trained.device.type, trained.step.dtype, enabled=trained.step.dtype is not None):
             logged = trained.method(batch, 0.0)
         logged["loss"].backward()
         took.append(time.perf_counter() - start)
-    trained.optimizer.zero_grad(set_to_none=True)
+    trained.step.optimizer.zero_grad(set_to_none=True)
     trained.load_state(before)
     return max(0.0, took[0] - took[1])
 

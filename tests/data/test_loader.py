@@ -89,6 +89,21 @@ def test_without_a_seed_the_order_is_the_file_s(beton):
     assert order(loader, 0) == order(loader, 3) == list(range(TOTAL))
 
 
+def test_a_subset_alone_under_its_own_indices(beton):
+    subset = np.array([150, 3, 77, 202, 8])
+    assert order(Loader(beton, 2, subset=subset)) == subset.tolist()
+    loader = Loader(beton, 2, subset=subset, seed=7)
+    orders = [order(loader, epoch) for epoch in range(4)]
+    assert all(sorted(found) == sorted(subset) for found in orders)
+    assert len({tuple(found) for found in orders}) > 1
+    pixels, labels = read_images(beton)
+    for batch in loader(1):
+        assert np.array_equal(batch.label, labels[batch.index.numpy()])
+        assert np.array_equal(batch.image.permute(0, 2, 3, 1), pixels[batch.index.numpy()])
+    assert [len(batch.index) for batch in Loader(beton, 2, subset=subset, seed=7, drop_last=True)(0)] == [2, 2]
+    assert order(Loader(beton, 2, subset=subset, limit=3)) == [150, 3, 77]
+
+
 @pytest.mark.parametrize(
     ("options", "sizes"),
     [

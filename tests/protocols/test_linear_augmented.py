@@ -56,9 +56,9 @@ def test_augmented_images_are_what_it_sees(make_task, monkeypatch):
     seen = []
     plain = module.augment
 
-    def spy(images, index, key, view, recipe, size):
+    def spy(images, index, key, view, recipe, size, **how):
         seen.append((key.epoch, recipe.pad, index.tolist()))
-        return plain(images, index, key, view, recipe, size)
+        return plain(images, index, key, view, recipe, size, **how)
 
     monkeypatch.setattr(module, "augment", spy)
     evaluate(make_task(), SETTINGS.model_copy(update={"grid": Grid(lr=[0.1], steps=[9])}), 0)

@@ -7,7 +7,7 @@ from miyagi.protocols.lowlabel import Settings, balanced, evaluate
 from miyagi.settings import Grid, Optimization
 
 SETTINGS = Settings(
-    fractions=[0.1, 0.4], draws=2, finetune=Grid(lr=[1e-5, 0.01], steps=[20]), scratch=Grid(lr=[0.01], steps=[30]),
+    fractions=[0.04, 0.4], draws=2, finetune=Grid(lr=[1e-5, 0.01], steps=[20]), scratch=Grid(lr=[0.01], steps=[30]),
     optimization=Optimization(batch_size=32, augment={"flip": 0.0}),
 )  # fmt: skip
 ONE = SETTINGS.model_copy(update={"fractions": [0.4], "draws": 1})
@@ -41,12 +41,12 @@ def test_rows_say_the_number_of_labels(make_task):
     outcomes = evaluate(make_task(), SETTINGS, 0)
     assert [(o.condition, o.draw, o.split) for o in outcomes] == [
         ({"fraction": fraction, "labels": n}, draw, split)
-        for fraction, n in ((0.1, 30), (0.4, 100)) for draw in (0, 1) for split in ("val", "test")
+        for fraction, n in ((0.04, 10), (0.4, 100)) for draw in (0, 1) for split in ("val", "test")
     ]  # fmt: skip
     assert {o.chosen["lr"] for o in outcomes} == {0.01}
-    few, many = (np.mean([o.scores.mean() for o in outcomes if o.condition["labels"] == n]) for n in (30, 100))
-    assert 30 < few < many
-    draws = [o.predicted for o in outcomes if o.split == "test" and o.condition["labels"] == 30]
+    few, many = (np.mean([o.scores.mean() for o in outcomes if o.condition["labels"] == n]) for n in (10, 100))
+    assert min(few, many) > 50  # chance is 10 %; so few images do not say which of the two is better
+    draws = [o.predicted for o in outcomes if o.split == "test" and o.condition["labels"] == 10]
     assert not np.array_equal(*draws)
 
 
