@@ -14,6 +14,8 @@ from benchmarks.report import page
 from benchmarks.results import Results
 from benchmarks.settings import FILE, read
 
+pytestmark = pytest.mark.slow
+
 OURS = {"method": "simclr", "temperature": 0.2, "recipe": "simclr_small", "pretrain": {"epochs": 2, "batch_size": 64}}
 TINY = {
     "images": 128, "test_images": 60, "size": 32, "width": 8, "batch": 64, "threads": 1, "repeats": 2,

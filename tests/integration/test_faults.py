@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def refused(project, *command):

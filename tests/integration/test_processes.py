@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 FOLDER = "runs/simclr/0"
 
