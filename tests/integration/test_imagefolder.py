@@ -45,7 +45,7 @@ def test_the_thread_and_a_changed_image(project, folder):
 
     project.edit(change)
     executed = project.repro()
-    everything = {"prepare@mine", "report", *(f"{s}@{e}-0{t}" for e in ("random", "simclr") for s, t in
+    everything = {"prepare@mine", "finetune@simclr-0-lowlabel", "report", *(f"{s}@{e}-0{t}" for e in ("random", "simclr") for s, t in
                   (("pretrain", ""), ("embed", "-mine"), ("probe", "-knn"), ("probe", "-linear")))}  # fmt: skip
     assert executed == everything | {"sweep@random", "sweep@simclr"}
     manifest = json.loads((project.root / "data/betons/mine/manifest.json").read_text())
