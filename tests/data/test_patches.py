@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from torchvision.transforms import functional as tv
 
-from miyagi.data.patches import cut, enlarge, standardize
+from miyagi.data.patches import cut, enlarge, mosaic, standardize
 
 
 def test_cut_by_hand():
@@ -28,3 +28,19 @@ def test_each_channel_of_each_patch_is_standardised():
     want = (x - x.mean((3, 4), keepdims=True)) / x.std((3, 4), keepdims=True)
     np.testing.assert_allclose(standardize(patches).numpy(), want, atol=1e-5)
     assert torch.equal(standardize(torch.full((1, 3, 8, 8), 0.25)), torch.zeros(1, 3, 8, 8))
+
+
+def test_a_picture_of_tiles():
+    tiles = torch.arange(9.0).reshape(1, 9, 1, 1, 1).expand(1, 9, 3, 2, 2) / 10
+    picture = mosaic(tiles)
+    assert picture.shape == (1, 3, 8, 8)
+    assert picture[0, 0].mul(10).round().int().tolist() == [
+        [0, 0, 10, 1, 1, 10, 2, 2],
+        [0, 0, 10, 1, 1, 10, 2, 2],
+        [10] * 8,
+        [3, 3, 10, 4, 4, 10, 5, 5],
+        [3, 3, 10, 4, 4, 10, 5, 5],
+        [10] * 8,
+        [6, 6, 10, 7, 7, 10, 8, 8],
+        [6, 6, 10, 7, 7, 10, 8, 8],
+    ]

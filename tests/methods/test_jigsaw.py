@@ -7,7 +7,7 @@ from miyagi.data.batch import Batch, DataInfo
 from miyagi.data.permutations import permutation_set
 from miyagi.data.rng import Key
 from miyagi.errors import UserError
-from miyagi.methods.jigsaw import Jigsaw, Settings, mosaic
+from miyagi.methods.jigsaw import Jigsaw, Settings
 from miyagi.recipes import RECIPES
 from miyagi.settings import Head
 
@@ -118,22 +118,6 @@ def test_images_too_small_for_tiles(encoder):
     info = DataInfo(n=8, classes=2, size=13, mean=(0.5,) * 3, std=(0.3,) * 3)
     with pytest.raises(UserError, match=r"^jigsaw: images of 13 pixels give tiles of 3, and 4 is the least"):
         Jigsaw(Settings(), encoder, info)
-
-
-def test_a_picture_of_tiles():
-    tiles = torch.arange(9.0).reshape(1, 9, 1, 1, 1).expand(1, 9, 3, 2, 2) / 10
-    picture = mosaic(tiles)
-    assert picture.shape == (1, 3, 8, 8)
-    assert picture[0, 0].mul(10).round().int().tolist() == [
-        [0, 0, 10, 1, 1, 10, 2, 2],
-        [0, 0, 10, 1, 1, 10, 2, 2],
-        [10] * 8,
-        [3, 3, 10, 4, 4, 10, 5, 5],
-        [3, 3, 10, 4, 4, 10, 5, 5],
-        [10] * 8,
-        [6, 6, 10, 7, 7, 10, 8, 8],
-        [6, 6, 10, 7, 7, 10, 8, 8],
-    ]
 
 
 def test_a_right_answer_puts_the_tiles_back(encoder, info):

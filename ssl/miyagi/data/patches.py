@@ -36,3 +36,14 @@ def standardize(patches: Tensor) -> Tensor:
     """
     std, mean = torch.std_mean(patches, dim=(-2, -1), keepdim=True, correction=0)
     return (patches - mean) / std.clamp(min=1 / 255)
+
+
+def mosaic(tiles: Tensor, line: int = 1) -> Tensor:
+    """N x 9 x 3 x s x s as pictures with white lines, N x 3 x (3 s + 2 line) squared."""
+    n, side = len(tiles), tiles.shape[4]
+    step = side + line
+    picture = tiles.new_ones(n, 3, 3 * side + 2 * line, 3 * side + 2 * line)
+    for i, tile in enumerate(tiles.unbind(1)):
+        row, column = (step * part for part in divmod(i, 3))
+        picture[:, :, row : row + side, column : column + side] = tile
+    return picture

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from miyagi.data.batch import Batch, DataInfo, View
-from miyagi.data.patches import cut, enlarge, standardize
+from miyagi.data.patches import cut, enlarge, mosaic, standardize
 from miyagi.data.permutations import permutation_set
 from miyagi.data.rng import uniform
 from miyagi.errors import UserError
@@ -105,14 +105,3 @@ class Jigsaw(Method[Settings]):
         shuffled = tiles[image, self.permutations[target[:, 0]]]
         solved = shuffled[image, answer.argsort(1)]  # each tile where the answer says that it came from
         return {"puzzle": mosaic(shuffled), "answer": mosaic(solved), "truth": mosaic(tiles)}
-
-
-def mosaic(tiles: Tensor, line: int = 1) -> Tensor:
-    """N x 9 x 3 x s x s as pictures with white lines, N x 3 x (3 s + 2 line) squared."""
-    n, side = len(tiles), tiles.shape[4]
-    step = side + line
-    picture = tiles.new_ones(n, 3, 3 * side + 2 * line, 3 * side + 2 * line)
-    for i, tile in enumerate(tiles.unbind(1)):
-        row, column = (step * part for part in divmod(i, 3))
-        picture[:, :, row : row + side, column : column + side] = tile
-    return picture

@@ -25,12 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from miyagi.data.batch import Batch, DataInfo, View
-from miyagi.data.patches import cut, enlarge
+from miyagi.data.patches import cut, enlarge, mosaic
 from miyagi.data.rng import bits, uniform
 from miyagi.errors import UserError
 from miyagi.losses.contrast import contrast
 from miyagi.methods.base import Method
-from miyagi.methods.jigsaw import mosaic
 from miyagi.nn import heads
 from miyagi.nn.memory_bank import MemoryBank
 from miyagi.nn.negatives import FromBank
