@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from miyagi.data import augment as module
-from miyagi.data.augment import augment, crop_boxes
+from miyagi.data.augment import augment, augment_views, crop_boxes
 from miyagi.data.color import gray, solarize
 from miyagi.data.geometry import resample
 from miyagi.data.rng import Key
@@ -194,6 +194,20 @@ def test_images_cropped_elsewhere_give_the_same_view(images, case):
         augment(images, index, key, "v", recipe, 20),
         atol=2e-5, rtol=0,
     )  # fmt: skip
+
+
+def test_views_made_together_are_those_made_alone(images):
+    """Two of one recipe, one of another recipe and one of another size; of shared images and of images of their own."""
+    index, key = torch.arange(N) * 7, Key(3, 1)
+    simclr, weak = CASES["simclr/0"], CASES["weak/0"]
+    wanted = [("a", simclr, S), ("b", weak, S), ("c", simclr, S), ("d", simclr, 20)]
+    alone = [augment(images, index, key, *view) for view in wanted]
+    for got, want in zip(augment_views([images] * 4, index, key, wanted), alone, strict=True):
+        assert torch.equal(got, want)
+    own = [images, images.flip(3), images.flip(2), images.flip(0)]
+    alone = [augment(x, index, key, *view, cropped=True) for x, view in zip(own, wanted[:3], strict=False)]
+    for got, want in zip(augment_views(own[:3], index, key, wanted[:3], cropped=True), alone, strict=True):
+        assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize("case", ["simclr/0", "weak/0"])

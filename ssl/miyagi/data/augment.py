@@ -4,7 +4,7 @@ Every operation draws for each sample from its own stream (data/rng.py) and comp
 pixels do not depend on the batch it is in. What operations do to pixels is in boxes, geometry, blur, color and jitter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -14,12 +14,12 @@ from miyagi.data.blur import blur
 from miyagi.data.boxes import ATTEMPTS, Side, between, boxes, squares
 from miyagi.data.color import drop_colors, gray, mean, solarize
 from miyagi.data.geometry import cutout, resample, rotate, shift
-from miyagi.data.jitter import factors, jitter_, passes_before_hue
+from miyagi.data.jitter import active, factors, jitter_, passes_before_hue
 from miyagi.data.rng import Key, normal, uniform, uniforms
 from miyagi.errors import UserError
 from miyagi.settings import ViewRecipe
 
-CHUNK = 2**20
+CHUNK = 2**21
 """Numbers in a tensor that is worked on at a time: few enough for a cache, enough to hide what a call costs."""
 DRAWS = {
     "crop": 4 * ATTEMPTS,
@@ -28,14 +28,12 @@ DRAWS = {
     "rotate": 2,
     "jitter": 9,
     "gray": 1,
-    "color_drop": 2,
+    "color_drop": 4,
     "blur": 2,
     "solarize": 1,
     "cutout": 4,
 }
 """How many numbers an operation draws for a sample. Where it may be left out, the first says whether it is."""
-Noise = Callable[[Tensor, Tensor], Tensor]
-"""(rows, part) -> standard normal draws for the samples `rows` of a chunk, shaped like `part`."""
 
 
 def augment(
@@ -58,37 +56,73 @@ def augment(
     Raises:
         UserError: cropped, and the recipe does something before it crops.
     """
-    height, width = images.shape[2:]
+    return _augment([images], index, key, [view], recipe, size, cropped)
+
+
+def augment_views(
+    images: Sequence[Tensor],
+    index: Tensor,
+    key: Key,
+    views: Sequence[tuple[str, ViewRecipe, int]],
+    *,
+    cropped: bool = False,
+) -> list[Tensor]:
+    """`augment` for several views (name, recipe, size), faster: views of one recipe and size are made together.
+
+    Args:
+        images: for each view; the same tensor again, or where they were cropped already one each.
+        index, key, cropped: as for `augment`.
+    """
+    found: dict[int, Tensor] = {}
+    for recipe, size in dict.fromkeys(view[1:] for view in views):
+        alike = [i for i, view in enumerate(views) if view[1:] == (recipe, size)]
+        names = [views[i][0] for i in alike]
+        made = _augment([images[i] for i in alike], index, key, names, recipe, size, cropped)
+        found |= zip(alike, made.chunk(len(alike)), strict=True)
+    return [found[i] for i in range(len(views))]
+
+
+def _augment(
+    images: Sequence[Tensor], index: Tensor, key: Key, names: list[str], recipe: ViewRecipe, size: int, cropped: bool
+) -> Tensor:
+    """Views of one recipe and size, one after the other: (V N) x 3 x size x size. From here on, n is V N."""
+    height, width = images[0].shape[2:]
     steps = recipe.steps()
     if cropped:
         _check_crop_is_first(steps)
     if cropped or (recipe.crop is None and (height, width) == (size, size)):
         steps.remove("crop")
-    draws = uniforms(key, {f"{view}/{name}": DRAWS[name] for name in steps}, index)
-    draws = {name: draws[f"{view}/{name}"] for name in steps}
-    rows = torch.arange(len(index), device=index.device)
-    if recipe.jitter and (own := draws.get("jitter")) is not None:  # it is fastest when samples are in this order
-        rows = passes_before_hue(recipe.jitter, own[:, 5:], own[:, 0] < recipe.jitter.p).argsort(stable=True)
-        images, index = images.index_select(0, rows), index[rows]
-        draws = {name: own.index_select(0, rows) for name, own in draws.items()}
-    box = _boxes(recipe, height, width, draws.get("crop"), index)
-    mirror = torch.zeros(len(index), dtype=torch.bool, device=index.device)
+    drawn = uniforms(key, {f"{name}/{step}": DRAWS[step] for name in names for step in steps}, index)
+    draws = {step: torch.cat([drawn[f"{name}/{step}"] for name in names]) for step in steps}
+
+    rows = before_hue = torch.arange(len(names) * len(index), device=index.device)
+    if recipe.jitter and "jitter" in steps:  # it wants the samples sorted
+        happens, turn = draws["jitter"][:, 0] < recipe.jitter.p, draws["jitter"][:, 5:]
+        before_hue, rows = passes_before_hue(active(recipe.jitter), turn, happens).sort(stable=True)
+        draws = {step: own.index_select(0, rows) for step, own in draws.items()}
+    same = all(image is images[0] for image in images)
+    pixels = images[0].index_select(0, rows % len(index)) if same else torch.cat(list(images)).index_select(0, rows)
+    box = _boxes(recipe, height, width, draws.get("crop"), rows)
+    mirror = torch.zeros(len(rows), dtype=torch.bool, device=index.device)
     if ("crop", "flip") in pairwise(steps):
         steps.remove("flip")  # resampling does it at no cost
         mirror = draws["flip"][:, 0] < recipe.flip
 
-    out = torch.empty((len(images), size, size, 3), device=images.device)
+    out = torch.empty((len(rows), size, size, 3), device=pixels.device)
     chunk = max(1, CHUNK // (3 * max(height * width, size * size)))
-    for start in range(0, len(images), chunk):
+    for start in range(0, len(rows), chunk):
         part = slice(start, start + chunk)
-        x = images[part].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-        if not images.is_floating_point():
+        x = pixels[part].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        if not pixels.is_floating_point():
             x.div_(255)
-        for name in steps:
-            if name == "crop":
+        for step in steps:
+            if step == "crop":
                 x = resample(x, box[part], size, mirror[part])
+            elif step == "jitter" and (jitter := recipe.jitter):
+                own = draws[step][part]
+                jitter_(x, active(jitter), factors(jitter, own[:, 1:5]), own[:, 5:], before_hue[part])
             else:
-                x = _operate(name, x, draws[name][part], recipe, _noise(key, f"{view}/{name}/noise", index[part]))
+                x = _operate(step, x, draws[step][part], recipe)
         for channel in range(3):
             out[..., channel].index_copy_(0, rows[part], x[:, channel])
     return out.permute(0, 3, 1, 2)
@@ -122,11 +156,7 @@ def _check_crop_is_first(steps: list[str]) -> None:
         raise UserError(f"augment.order: {steps[0]} before crop needs images of one size; put crop first")
 
 
-def _noise(key: Key, stream: str, index: Tensor) -> Noise:
-    return lambda rows, part: normal(key, stream, index[rows], part[0].numel()).reshape(part.shape)
-
-
-def _operate(name: str, x: Tensor, draws: Tensor, recipe: ViewRecipe, noise: Noise) -> Tensor:
+def _operate(name: str, x: Tensor, draws: Tensor, recipe: ViewRecipe) -> Tensor:
     """One operation on a chunk of n samples, which may work in its memory; draws: n x DRAWS[name]."""
     first, second = draws[:, 0], draws[:, -1]
     if name == "pad":
@@ -136,15 +166,17 @@ def _operate(name: str, x: Tensor, draws: Tensor, recipe: ViewRecipe, noise: Noi
     if name == "rotate" and (by := recipe.rotate):
         angle = between((-by.degrees, by.degrees), second)
         return _some(x, first < by.p, lambda part, rows: rotate(part, angle[rows]))
-    if name == "jitter" and recipe.jitter:
-        return jitter_(x, *factors(recipe.jitter, draws[:, 1:5]), draws[:, 5:], first < recipe.jitter.p)
     if name == "gray":
         return _some(x, first < recipe.gray, lambda part, rows: gray(part))
     if name == "color_drop" and (drop := recipe.color_drop):
-        kept = (3 * second).to(torch.int64)
 
         def dropped(part: Tensor, rows: Tensor) -> Tensor:
-            return drop_colors(part, kept[rows], noise(rows, part) if drop.fill == "noise" else None)
+            kept, high, low = (draws[rows, 1:] * torch.tensor([3, 2**24, 2**24], device=x.device)).to(torch.int64).T
+            if drop.fill == "copies":
+                return drop_colors(part, kept, None)
+            # Two draws of 24 bits name the sample's own stream of noise.
+            noise = normal(Key(0, 0), "color_drop", (high << 24) + low, part[0].numel())
+            return drop_colors(part, kept, noise.reshape(part.shape))
 
         return _some(x, first < drop.p, dropped)
     if name == "blur" and recipe.blur:

@@ -23,17 +23,21 @@ def boxes(crop: Crop, height: Side, width: Side, draws: Tensor) -> Tensor:
         height, width: the images', in pixels.
         draws: N x 40 in [0, 1).
     """
-    height, width = _column(height, draws), _column(width, draws)
-    area, ratio, top, left = draws.to(torch.float64).reshape(len(draws), ATTEMPTS, 4).unbind(2)
-    area = height * width * between(crop.scale, area)
-    ratio = torch.exp(between((math.log(crop.ratio[0]), math.log(crop.ratio[1])), ratio))
-    w, h = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
-    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
-    found = torch.stack([(top * (height - h + 1)).floor(), (left * (width - w + 1)).floor(), h, w], 2)
-    # One more candidate, which always fits: the centre.
-    found = torch.cat([found, centre(crop.ratio, height, width)[:, None]], 1)
-    first = torch.where(fits.any(1), fits.int().argmax(1), ATTEMPTS)
-    return found[torch.arange(len(found), device=found.device), first].to(torch.int64)
+    sides = torch.cat([_column(height, draws), _column(width, draws)], 1)
+    area, ratio, *_ = (draws := draws.to(torch.float64).reshape(-1, ATTEMPTS, 4)).unbind(2)
+    area = between(crop.scale, area) * sides.prod(1, keepdim=True)
+    ratio = between((math.log(crop.ratio[0]), math.log(crop.ratio[1])), ratio) / 2
+    # From here on, the last dimension is height, width.
+    found = (torch.stack([-ratio, ratio], 2).exp() * area.sqrt()[:, :, None]).round()
+    space = sides[:, None] - found
+    fits = ((found > 0) & (space >= 0)).all(2)
+    first = fits.int().argmax(1)
+    row = torch.arange(len(draws), device=draws.device)
+    found, space, place = found[row, first], space[row, first], draws[row, first, 2:]
+    box = torch.cat([(place * (space + 1)).floor(), found], 1)
+    if not fits.any(1).all():
+        box = torch.where(fits.any(1, keepdim=True), box, centre(crop.ratio, *sides.split(1, 1)))
+    return box.to(torch.int64)
 
 
 def squares(height: Side, width: Side, index: Tensor) -> Tensor:

@@ -6,89 +6,79 @@ from torch import Tensor
 from miyagi.data.color import luma, total
 from miyagi.settings import Jitter
 
-BRIGHTNESS, CONTRAST, SATURATION = range(3)
-HUE = 3
-Factor = Tensor | None
-"""One number a sample, or None for an operation that is left out."""
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
-def factors(settings: Jitter, draws: Tensor) -> tuple[Factor, Factor, Factor, Factor]:
-    """Brightness, contrast and saturation factors and the hue's shift, each N, from N x 4 draws in [0, 1)."""
+def active(settings: Jitter) -> list[int]:
+    """Which of brightness (0), contrast (1), saturation (2) and hue (3) change anything."""
+    strengths = (settings.brightness, settings.contrast, settings.saturation, settings.hue)
+    return [kind for kind, strength in enumerate(strengths) if strength]
+
+
+def factors(settings: Jitter, draws: Tensor) -> Tensor:
+    """Factors of brightness, contrast and saturation and the hue's shift, N x 4, from N x 4 draws in [0, 1)."""
     strengths = (settings.brightness, settings.contrast, settings.saturation)
-    low = [max(0.0, 1 - strength) for strength in strengths]
-    drawn = draws.unbind(1)
-    brightness, contrast, saturation = (
-        low[kind] + (1 + strength - low[kind]) * drawn[kind] if strength else None
-        for kind, strength in enumerate(strengths)
-    )
-    return brightness, contrast, saturation, (2 * drawn[HUE] - 1) * settings.hue if settings.hue else None
+    low = [*(max(0.0, 1 - strength) for strength in strengths), -settings.hue]
+    high = [*(1 + strength for strength in strengths), settings.hue]
+    bottom, top = torch.tensor([low, high], device=draws.device).unbind()
+    return bottom + (top - bottom) * draws
 
 
-def passes_before_hue(settings: Jitter, turn: Tensor, chosen: Tensor) -> Tensor:
+def passes_before_hue(kinds: list[int], turn: Tensor, chosen: Tensor) -> Tensor:
     """How many other operations come before a sample's hue (N, int64); one more than there are: it is not jittered.
 
     Args:
-        settings: whose strengths of 0 mean that an operation is left out.
-        turn, chosen: as for `jitter_`, which is fastest when samples are sorted by this.
+        kinds: the operations that are active.
+        turn: N x 4: the operation with the smallest number is done first.
+        chosen: N, bool: the samples that are jittered at all.
     """
-    strengths = (settings.brightness, settings.contrast, settings.saturation)
-    return _before(turn, chosen, [kind for kind, strength in enumerate(strengths) if strength])
+    others = [kind for kind in kinds if kind != HUE]
+    return torch.where(chosen, (turn[:, others] < turn[:, HUE:]).sum(1), len(others) + 1)
 
 
-def _before(turn: Tensor, chosen: Tensor, active: list[int]) -> Tensor:
-    return torch.where(chosen, (turn[:, active] < turn[:, HUE:]).sum(1), len(active) + 1)
-
-
-def jitter_(
-    x: Tensor, brightness: Factor, contrast: Factor, saturation: Factor, hue: Factor, turn: Tensor, chosen: Tensor
-) -> Tensor:
-    """Colour jitter in place; each operation clips to [0, 1], and None leaves one out.
+def jitter_(x: Tensor, kinds: list[int], factor: Tensor, turn: Tensor, before: Tensor) -> Tensor:
+    """Colour jitter in place, the operations in each sample's own order; each clips to [0, 1].
 
     All but the hue have one form, a x + b luma + c sum(luma) with three numbers for each sample, so one pass does
-    whichever of them is each sample's next. Samples are lined up by the number of passes before their hue: those that
+    whichever of them is each sample's next. Samples come sorted by the number of passes before their hue: those that
     still need one before it, and those that need one after it, are then slices, and the hue is turned once for all.
 
     Args:
         x: N x 3 x H x W in [0, 1].
-        brightness, contrast, saturation: factors, each N.
-        hue: shift as a share of the colour circle, N.
-        turn: N x 4: the operation (in the arguments' order) with the smallest number is done first.
-        chosen: N, bool: the samples that are jittered at all.
+        kinds: the operations that are active.
+        factor: N x 4: of brightness, contrast and saturation, and the hue's shift as a share of the colour circle.
+        turn: N x 4: the operation with the smallest number is done first.
+        before: N, int64, ascending: what `passes_before_hue` says.
     """
-    found = {kind: factor for kind, factor in enumerate((brightness, contrast, saturation)) if factor is not None}
-    active = list(found)
-    before = _before(turn, chosen, active)
+    others = [kind for kind in kinds if kind != HUE]
     # ends[k]: how many samples have at most k passes before the hue.
-    ends = (before[:, None] <= torch.arange(len(active) + 1, device=x.device)).sum(0).tolist()
-    lined_up = bool((before[1:] >= before[:-1]).all())
-    rows = before.argsort(stable=True)[: ends[-1]]
-    part = x[: len(rows)] if lined_up else x.index_select(0, rows)
-
-    passes: tuple[Tensor, ...] = ()
-    if active:
-        pixels = x.shape[2] * x.shape[3]
-        table = torch.stack([_coefficients(kind, factor, pixels) for kind, factor in found.items()], 1)
-        order = turn[:, active].argsort(dim=1, stable=True)
-        passes = table.gather(1, order[:, :, None].expand(-1, -1, 3))[rows].unbind(1)
-    for end, coefficients in zip(ends, passes, strict=False):
-        _pass(part[end:], coefficients[end:])
-    if hue is not None:
-        shift_hue_(part, hue[rows])
-    for end, coefficients in zip(ends, passes, strict=False):
-        _pass(part[:end], coefficients[:end])
-    return x if lined_up else x.index_copy_(0, rows, part)
+    ends = (before[:, None] <= torch.arange(len(others) + 1, device=x.device)).sum(0).tolist()
+    jittered = ends[-1]
+    passes = _coefficients(others, factor[:jittered], turn[:jittered], x.shape[2] * x.shape[3])
+    for end, (a, b, c) in zip(ends, passes, strict=False):
+        _pass(x[end:jittered], a[end:], b[end:], c[end:])
+    if HUE in kinds:
+        shift_hue_(x[:jittered], factor[:jittered, HUE])
+    for end, (a, b, c) in zip(ends, passes, strict=False):
+        _pass(x[:end], a[:end], b[:end], c[:end])
+    return x
 
 
-def _coefficients(kind: int, factor: Tensor, pixels: int) -> Tensor:
-    """a, b and c of one operation, N x 3: it blends with black, with the mean luma, or with the pixel's luma."""
-    rest, none = 1 - factor, torch.zeros_like(factor)
-    return torch.stack([factor, rest if kind == SATURATION else none, rest / pixels if kind == CONTRAST else none], 1)
+def _coefficients(kinds: list[int], factor: Tensor, turn: Tensor, pixels: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """a, b and c (each N x 1 x 1 x 1) of the first pass, the second and so on.
+
+    Brightness blends with black, saturation with the pixel's luma, contrast with the mean luma.
+    """
+    own = factor[:, kinds].gather(1, order := turn[:, kinds].argsort(dim=1, stable=True))
+    of_luma = torch.tensor([float(kind == SATURATION) for kind in kinds], device=factor.device)[order]
+    of_sum = torch.tensor([(kind == CONTRAST) / pixels for kind in kinds], device=factor.device)[order]
+    columns = [values[:, :, None, None, None].unbind(1) for values in (own, of_luma * (1 - own), of_sum * (1 - own))]
+    return list(zip(*columns, strict=True))
 
 
-def _pass(x: Tensor, coefficients: Tensor) -> None:
-    """x <- clamp(a x + b luma + c sum(luma), 0, 1), in place; coefficients: N x 3."""
+def _pass(x: Tensor, a: Tensor, b: Tensor, c: Tensor) -> None:
+    """x <- clamp(a x + b luma + c sum(luma), 0, 1), in place."""
     if len(x):
-        a, b, c = coefficients[:, :, None, None, None].unbind(1)
         shade = luma(x)
         offset = total(shade).mul_(c)
         torch.addcmul(shade.mul_(b).add_(offset), x, a, out=x).clamp_(0, 1)

@@ -78,11 +78,12 @@ def uniforms(key: Key, counts: Mapping[str, int], index: Tensor) -> dict[str, Te
     """`uniform(key, stream, index, n)` for each stream of `counts` (stream -> n), in one pass over all of them."""
     if not counts:
         return {}
-    names = torch.tensor([_signed(fold(*key, stream)) for stream in counts], device=index.device)
     sizes = list(counts.values())
-    steps = torch.cat([torch.arange(1, n + 1, device=index.device) for n in sizes]) * _signed(_GAMMA)
-    base = _mix_tensor(index[:, None] + names).repeat_interleave(torch.tensor(sizes, device=index.device), 1)
-    draws = _shift(_mix_tensor(base + steps), 40).to(torch.float32) * 2.0**-24
+    names = torch.tensor([_signed(fold(*key, stream)) for stream in counts], device=index.device)
+    owner = torch.tensor([stream for stream, n in enumerate(sizes) for _ in range(n)], device=index.device)
+    steps = torch.tensor([step for n in sizes for step in range(1, n + 1)], device=index.device) * _signed(_GAMMA)
+    base = _mix_tensor(index[:, None] + names).index_select(1, owner)
+    draws = _shift(_mix_tensor(base.add_(steps)), 40).to(torch.float32).mul_(2.0**-24)
     return dict(zip(counts, draws.split(sizes, 1), strict=True))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from miyagi.data.augment import augment, crop_boxes
+from miyagi.data.augment import augment_views, crop_boxes
 from miyagi.data.batch import Batch
 from miyagi.data.loader import Cut, Loader, Raw
 from miyagi.data.rng import Key, fold
@@ -78,10 +78,7 @@ class Trainer:
     def _batch(self, raw: Raw, key: Key) -> Batch:
         wanted = self._views()
         images = raw.views or [raw.image] * len(wanted)  # cut by the decoder already, or equal squares
-        views = [
-            augment(x, raw.index, key, name, recipe, size, cropped=bool(raw.views))
-            for x, (name, recipe, size) in zip(images, wanted, strict=True)
-        ]
+        views = augment_views(images, raw.index, key, wanted, cropped=bool(raw.views))
         return Batch(views, raw.index, raw.label, key)
 
     def _views(self) -> list[tuple[str, ViewRecipe, int]]:
