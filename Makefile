@@ -9,7 +9,7 @@ RUN = PATH="$(abspath $(VENV))/bin:$$PATH"
 PYTEST = $(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo mlflow bench lint test test-all clean
+.PHONY: help setup packages demo mlflow bench zoo lint test test-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ mlflow: setup ## open the MLflow UI on 127.0.0.1
 
 bench: setup ## speed beside lightly and torchvision -> docs/benchmarks.md; IMAGES=FOLDER: on your own pictures
 	@$(RUN) python -m benchmarks $(if $(IMAGES),--images "$(IMAGES)")
+
+zoo: setup ## every method at one small scale -> docs/methods.md; IMAGES=FOLDER: on your own pictures, in colour
+	@$(RUN) python -m benchmarks.zoo $(if $(IMAGES),--images "$(IMAGES)")
 
 lint: setup ## ruff, mypy, import contracts
 	$(RUN) ruff check .

@@ -19,13 +19,13 @@ SYSTEMS = {
 PEERS = ("lightly", "torchvision")
 
 
-def ours(root: str, entry: dict[str, Any], width: int, threads: int, seconds: float) -> Record:
+def ours(root: str, entry: dict[str, Any], width: int, threads: int, images: int, seconds: float) -> Record:
     """Our loader and augmentation, as the training loop calls them."""
     start = time.perf_counter()
     from benchmarks.ours import trainer
 
     imports = time.perf_counter() - start
-    trained = trainer(root, entry, width=width, threads=threads, seed=0)
+    trained = trainer(root, entry, width=width, threads=threads, seed=0, images=images)
 
     def one_pass(epoch: int) -> int:
         return sum(len(view) for batch in trained.batches(epoch) for view in batch.views)
@@ -100,13 +100,13 @@ def run(session: Session) -> None:
         for recipe in settings.data_path.recipes:
             session.once(
                 PART, f"{recipe}/ours/{turn}", f"{__name__}:ours", **session.ours(), entry=settings.entry(recipe),
-                seconds=settings.data_path.seconds,
+                images=settings.rate_images, seconds=settings.data_path.seconds,
             )  # fmt: skip
             for system in PEERS:
                 session.once(
                     PART, f"{recipe}/{system}/{turn}", f"{__name__}:peer", **session.lightly(), system=system,
                     recipe=recipe, threads=settings.threads, workers=workers[system],
-                    seconds=settings.data_path.seconds,
+                    images=settings.rate_images, seconds=settings.data_path.seconds,
                 )  # fmt: skip
 
 
@@ -129,10 +129,11 @@ def section(records: Records, settings: dict[str, Any]) -> Section:
         ]
     return Section(
         "(a) Data path",
-        f"Batches of {settings['batch']} images with two augmented views each, from the same {settings['images']:,} "
-        "images; nothing is trained. lightly and torchvision decode the image files, as their users do, ours reads the "
-        "beton that `prepare` wrote of them (its time is above). The same operations with the same strengths on all "
-        "sides; lightly's and torchvision's views are also normalised, which in ours the encoder does.",
+        f"Batches of {settings['batch']} images with two augmented views each, {settings['rate_images']:,} images a "
+        "pass from the same files; nothing is trained. lightly and torchvision decode the image files, as their users "
+        "do, ours reads the beton that `prepare` wrote of them (its time is above). The same operations with the same "
+        "strengths on all sides; lightly's and torchvision's views are also normalised, which in ours the encoder "
+        "does.",
         ["recipe", "system", "workers", "views/s", "ours is faster by", "imports, s", "first pass, s"],
         rows,
         targets,

@@ -26,7 +26,14 @@ from miyagi.train.setup import set_up
 
 
 def trainer(
-    root: str, entry: dict[str, Any], *, width: int, threads: int, seed: int, kind: type[Trainer] = Trainer
+    root: str,
+    entry: dict[str, Any],
+    *,
+    width: int,
+    threads: int,
+    seed: int,
+    images: int | None = None,
+    kind: type[Trainer] = Trainer,
 ) -> Trainer:
     """What the `pretrain` stage would train, without its monitor.
 
@@ -36,6 +43,7 @@ def trainer(
         width: of conv4.
         threads: torch's.
         seed: of initialisation, order, augmentation and the method.
+        images: an epoch has only so many; None: all.
         kind: Trainer, or a kind of it.
     """
     own = dict(entry)
@@ -50,7 +58,7 @@ def trainer(
     encoder = encoders.build({"name": "conv4", "width": width}, info.mean, info.std)
     return kind(
         methods.build(method, settings.model_dump(mode="json"), encoder, info).to(device),
-        Loader(paths.beton(KEY, "train"), optimisation.part(1), seed=fold(seed, "order"), drop_last=True),
+        Loader(paths.beton(KEY, "train"), optimisation.part(1), seed=fold(seed, "order"), drop_last=True, limit=images),
         views(settings.recipe, augment, method),
         optimisation,
         size=info.size,

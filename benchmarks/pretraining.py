@@ -22,7 +22,13 @@ SIDES = (512, 1024, 2048, 3072)
 
 
 def ours(
-    root: str, entry: dict[str, Any], width: int, threads: int, compute_only: bool = False, count_flop: bool = False
+    root: str,
+    entry: dict[str, Any],
+    width: int,
+    threads: int,
+    images: int | None = None,
+    compute_only: bool = False,
+    count_flop: bool = False,
 ) -> Record:
     """`Trainer.fit` without a monitor; the first epoch warms up, an epoch's checkpoint is part of its time."""
     import tempfile
@@ -34,7 +40,7 @@ def ours(
 
     imports = time.perf_counter() - start
     kind = side.OnNoise if compute_only else Trainer
-    trained = side.trainer(root, entry, width=width, threads=threads, seed=0, kind=kind)
+    trained = side.trainer(root, entry, width=width, threads=threads, seed=0, images=images, kind=kind)
     images = trained.loader.images
     marks = [time.perf_counter()]
 
@@ -138,15 +144,14 @@ def run(session: Session) -> None:
         PART, session.common() | {"recipe": settings.data_path.recipes[0], "repeats": settings.repeats}
     )
     entry = settings.entry(settings.data_path.recipes[0])
-    theirs = arguments(session, epochs=1 + settings.pretraining.epochs)
+    theirs = arguments(session, epochs=1 + settings.pretraining.epochs) | {"images": settings.rate_images}
+    mine = session.ours() | {"entry": entry, "images": settings.rate_images}
     # Nothing decodes beside it, so all threads compute.
     compute = theirs | {"workers": 0, "threads": settings.threads, "compute_only": True}
     calls: dict[str, dict[str, Any]] = {
         "peak": {"target": "peak", "threads": settings.threads, "sides": list(SIDES)},
-        "ours_compute": {
-            "target": "ours", **session.ours(), "entry": entry, "compute_only": True, "count_flop": True,
-        },
-        "ours": {"target": "ours", **session.ours(), "entry": entry},
+        "ours_compute": {"target": "ours", **mine, "compute_only": True, "count_flop": True},
+        "ours": {"target": "ours", **mine},
         "lightly_compute": {"target": "lightly", **compute},
         "lightly": {"target": "lightly", **theirs, **chosen},
         "lightly_kept": {"target": "lightly", **compute, "keep_memory": True},
@@ -192,8 +197,8 @@ def section(records: Records, settings: dict[str, Any], tried: Records) -> Secti
         "(b) Pretraining end to end, (c) compute only",
         f"SimCLR with conv4 (width {settings['width']}), {settings['batch']} images a batch, recipe "
         f"{settings['recipe']}, SGD, torch with {settings['threads']} threads, monitors off; one epoch of "
-        f"{settings['images']:,} images warms up, {settings['pretraining']['epochs']} more are timed, our checkpoints "
-        "included. Compute only: the same loop on one batch of random tensors.",
+        f"{settings['rate_images']:,} images warms up, {settings['pretraining']['epochs']} more are timed, our "
+        "checkpoints included. Compute only: the same loop on one batch of random tensors.",
         ["system", "samples/s", "end to end / compute only", "imports, s", "first epoch, s"],
         rows,
         [

@@ -37,7 +37,7 @@ class Session:
 
     def common(self) -> dict[str, Any]:
         """The settings that every rate depends on."""
-        names = {"images", "test_images", "size", "width", "batch", "threads", "pretraining", "lightly"}
+        names = {"images", "test_images", "rate_images", "size", "width", "batch", "threads", "pretraining", "lightly"}
         return self.settings.model_dump(mode="json", include=names) | {"data": self.name}
 
     def once(self, part: str, key: str, target: str, *, watch: bool = False, **arguments: Any) -> Record:

@@ -81,6 +81,7 @@ class Settings(Frozen):
 
     images: Count
     test_images: Count
+    rate_images: Count
     size: int = Field(ge=16)
     width: Count
     batch: int = Field(ge=2)

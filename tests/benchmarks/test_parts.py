@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 OURS = {"method": "simclr", "temperature": 0.2, "recipe": "simclr_small", "pretrain": {"epochs": 2, "batch_size": 64}}
 TINY = {
-    "images": 128, "test_images": 60, "size": 32, "width": 8, "batch": 64, "threads": 1, "repeats": 2,
+    "images": 128, "test_images": 60, "rate_images": 128, "size": 32, "width": 8, "batch": 64, "threads": 1, "repeats": 2,
     "data_path": {"recipes": ["simclr_small", "simclr"], "seconds": 0.0},
     "pretraining": {"temperature": 0.5, "lr": 0.06, "momentum": 0.9, "weight_decay": 0.0005, "epochs": 1, "runtime": {}},
     "lightly": {"workers": [0, 1], "threads": [1], "trial_images": 64},
