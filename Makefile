@@ -6,6 +6,8 @@ PACKAGES = g++ python3-dev python3-venv pkg-config libopencv-dev libturbojpeg0-d
 TEST_PACKAGES = chromium
 RUN = PATH="$(abspath $(VENV))/bin:$$PATH"
 # Tests of several processes have more threads than cores: a thread that waits must not spin.
+# Units share the cores, a file a worker; what runs the real tools, and looks at the clock, has the machine to itself.
+WORKERS = -n auto --dist loadfile
 PYTEST = $(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest
 
 .DEFAULT_GOAL := help
@@ -47,10 +49,12 @@ lint: setup ## ruff, mypy, import contracts
 
 test: setup ## every unit, and one real path through each tool
 	@sh tools/packages.sh $(TEST_PACKAGES)
-	$(PYTEST) -m "not slow and not gpu"
+	$(PYTEST) $(WORKERS) -m "not slow and not gpu and not integration"
+	$(PYTEST) -m "integration and not slow and not gpu"
 
 test-all: test ## the rest as well: the demo on the real data, every command of the README
-	$(PYTEST) -m "slow and not gpu"
+	$(PYTEST) $(WORKERS) -m "slow and not gpu and not integration"
+	$(PYTEST) -m "slow and not gpu and integration"
 
 clean: ## delete what a run wrote; the DVC cache and the MLflow store stay
 	rm -rf .miyagi/train data/betons runs reports
