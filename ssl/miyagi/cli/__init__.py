@@ -263,7 +263,3 @@ def _track(args: argparse.Namespace, paths: Paths) -> None:
 
     settings = read_section(paths.params, "tracking", Tracking)
     print(tracking.ui_command(paths, settings) if args.action == "ui" else tracking.sync(paths, settings))
-
-
-if __name__ == "__main__":
-    main()
