@@ -90,6 +90,8 @@ class Page:
     confusions: Mapping[str, Confusion] = field(default_factory=dict)  # by experiment
     confused: str = ""  # the protocol that the confusions are of
     dag: Dag | None = None
+    activations: Mapping[str, tuple[str, int, Sequence[tuple[str, Image]]]] = field(default_factory=dict)
+    """By experiment: the layer, the side of its map, and the name of each image's class with its picture."""
 
     @property
     def classes(self) -> Sequence[str]:

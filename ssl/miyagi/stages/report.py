@@ -19,6 +19,7 @@ from miyagi.files import digest, write_text
 from miyagi.params import Params
 from miyagi.paths import SPLITS, Paths
 from miyagi.report import asked, dag, figures, html
+from miyagi.report.activation import activations
 from miyagi.report.agreement import agreements
 from miyagi.report.confusion import Confusion, confusion
 from miyagi.report.differences import against_floor, pairs
@@ -97,6 +98,7 @@ def run(
         confusions=_confusions(params, predictions, len(classes)),
         confused=CONFUSED,
         dag=_dag(paths),
+        activations=_activations(paths, names, seeds[0], params.dataset, classes, images),
     )
     write_text(paths.reports / "results.csv", to_csv(rows))
     write_text(paths.reports / "report.html", html.render(page))
@@ -298,6 +300,24 @@ def _maps(
     first = range(min(POINTS, int(manifest["counts"]["test"]["total"])))
     images, _ = _read(paths, paths.beton(dataset, "test"), f"prepare@{dataset}", lambda path: read_images(path, first))
     return maps, sprite(list(images))
+
+
+def _activations(
+    paths: Paths, names: Sequence[str], seed: int, dataset: str, classes: Sequence[str], read_images: ReadImages
+) -> dict[str, tuple[str, int, list[tuple[str, figures.Image]]]]:
+    """See `Page.activations`; experiments whose banks hold no maps are left out."""
+    found = {
+        name: _read(paths, paths.bank(name, seed, dataset), f"embed@{name}-{seed}-{dataset}", activations)
+        for name in names
+    }
+    shown = {}
+    for name, maps in found.items():
+        if maps is not None:
+            order = sorted(maps.queries.tolist())
+            images = dict(zip(order, read_images(paths.beton(dataset, "test"), order)[0], strict=True))
+            labels = [classes[label] for label in maps.labels]
+            shown[name] = (maps.layer, maps.grid, list(zip(labels, maps.pictures(images), strict=True)))
+    return shown
 
 
 def _confusions(
