@@ -1,5 +1,6 @@
 import yaml
 
+from miyagi.paths import Paths
 from miyagi.report.dag import read
 from miyagi.tracking import durations
 
@@ -44,8 +45,8 @@ def test_the_picture_says_what_ran_and_escapes_names():
     assert "<b>" not in svg and "&lt;b&gt;" in svg
 
 
-def test_durations_are_those_of_the_last_run(project, copied):
-    paths = copied(project)
+def test_durations_are_those_of_the_last_run(tmp_path):
+    paths = Paths(tmp_path)
     assert durations.read(paths) == {}
     durations.keep(paths, "pretrain", "a-0", 5.0)
     durations.keep(paths, "pretrain", "a-0", 7.25)

@@ -36,9 +36,15 @@ def test_labels_on_a_logarithmic_axis():
 
 def test_other_conditions_stay_apart():
     parts = {
-        f"{mode} {n}": [line("a", float(n), labels=n, mode=mode)] for mode in ("frozen", "tuned") for n in (10, 20)
+        f"encoder, {mode} {n}": [line("a", float(n), labels=n, mode=mode)]
+        for mode in ("frozen", "tuned")
+        for n in (10, 20)
     }
-    assert [trend.series["a"] for trend in trends([Group("transfer", "0" * 16, "d", "top1", parts)])] == [[10, 20]] * 2
+    found = trends([Group("transfer", "0" * 16, "d", "top1", parts)])
+    assert [trend.series["a"] for trend in found] == [[10, 20]] * 2
+    assert [trend.title for trend in found] == [
+        f"transfer on d: top1 by labels, {mode}" for mode in ("mode frozen", "mode tuned")
+    ]
 
 
 def test_too_little_for_a_picture():

@@ -10,8 +10,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from miyagi.files import canonical
-from miyagi.report.tables import Group, Line, finals
+from miyagi.report.tables import HEADLINE, Group, Line, finals
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 270, 170, 38, 46, 10
 LEAST = 3
@@ -23,15 +22,13 @@ class Trend:
     """One table as small multiples.
 
     Attributes:
-        title: the table.
-        axis: what goes to the right.
+        title: the table, and what goes to the right.
         ticks: names of the places on that axis.
         places: where they are, in [0, 1].
         series: experiment -> its values, and None where there is none.
     """
 
     title: str
-    axis: str
     ticks: Sequence[str]
     places: Sequence[float]
     series: Mapping[str, Sequence[float | None]]
@@ -93,21 +90,25 @@ def _layers(table: Group) -> Trend | None:
 
 def _labels(table: Group) -> list[Trend]:
     """A trend for each rest of the condition, layers apart."""
-    found: dict[str, dict[int, Sequence[Line]]] = {}
+    found: dict[tuple[str, ...], dict[int, Sequence[Line]]] = {}
     for lines in table.layers.values():
         row: dict[str, Any] = next((line.rows[0] for line in lines if line.rows), {})
         condition = {key: value for key, value in row.get("condition", {}).items() if key != "fraction"}
         labels = condition.pop("labels", None)
         if isinstance(labels, int):
-            found.setdefault(canonical([row["layer"], condition]), {})[labels] = lines
+            rest = (f"{key} {value}" for key, value in sorted(condition.items()))
+            layer = () if row["layer"] == HEADLINE[0] else (row["layer"],)
+            found.setdefault((*layer, *rest), {})[labels] = lines
     made = []
-    for by_labels in found.values():
+    for also, by_labels in found.items():
         if len(by_labels) > 1:
             numbers = sorted(by_labels)
             span = log10(numbers[-1] / numbers[0])
             places = [log10(number / numbers[0]) / span for number in numbers]
             ticks = [f"{number:,}" for number in numbers]
-            made.append(_trend(table, "labels", ticks, places, [by_labels[number] for number in numbers]))
+            made.append(
+                _trend(table, ", ".join(("labels", *also)), ticks, places, [by_labels[number] for number in numbers])
+            )
     return made
 
 
@@ -117,4 +118,4 @@ def _trend(
     values = [{line.experiment: line.test[0] for line in finals(lines) if line.test} for lines in parts]
     experiments = dict.fromkeys(name for found in values for name in found)
     title = f"{table.protocol} on {table.dataset}: {table.metric} by {axis}"
-    return Trend(title, axis, ticks, places, {name: [found.get(name) for found in values] for name in experiments})
+    return Trend(title, ticks, places, {name: [found.get(name) for found in values] for name in experiments})
