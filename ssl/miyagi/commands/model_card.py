@@ -47,15 +47,15 @@ def text(own: Trained, file: Path, form: str, params: Params, paths: Paths) -> s
 def _use(own: Trained, name: str, form: str) -> str:
     mean, std = (own.encoder.get_buffer(key).flatten().tolist() for key in ("mean", "std"))
     if form == "torchscript":
-        call = f'network = torch.jit.load("{name}")\nz = network(images)'
+        call = f'import torch\nnetwork = torch.jit.load("{name}")\nz = network(images)'
     elif form == "onnx":
-        call = f'session = onnxruntime.InferenceSession("{name}")\n(z,) = session.run(None, {{"image": images}})'
+        call = f'import onnxruntime\nsession = onnxruntime.InferenceSession("{name}")\n(z,) = session.run(None, {{"image": images}})'
     elif isinstance(own.encoder, ResNet):
         return _torchvision(own, name, mean, std)
     else:
         settings = json.dumps(own.experiment.encoder)
         call = (
-            f"from miyagi.nn.encoders.base import build\nnetwork = build({settings}, {mean}, {std}).eval()\n"
+            f"import safetensors.torch\nfrom miyagi.nn.encoders.base import build\nnetwork = build({settings}, {mean}, {std}).eval()\n"
             f'network.load_state_dict(safetensors.torch.load_file("{name}"))\nz = network(images)'
         )
     shape = f"N x 3 x {own.size} x {own.size}"
@@ -71,7 +71,7 @@ def _torchvision(own: Trained, name: str, mean: list[float], std: list[float]) -
     return (
         f"The keys are those of torchvision's and timm's `{network}`; only `fc` is missing. Images are "
         f"N x 3 x {own.size} x {own.size}, RGB in [0, 1], normalised with the values below.\n\n"
-        f"```python\nnetwork = torchvision.models.{network}()\n{stem if small else ''}"
+        f"```python\nimport safetensors.torch\nimport torchvision\nfrom torch import nn\nnetwork = torchvision.models.{network}()\n{stem if small else ''}"
         f'network.load_state_dict(safetensors.torch.load_file("{name}"), strict=False)\n'
         f"network.fc = nn.Identity()\nmean, std = {mean}, {std}\n"
         f"z = network.eval()(torchvision.transforms.functional.normalize(images, mean, std))\n```"
