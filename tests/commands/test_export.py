@@ -13,6 +13,7 @@ from miyagi.nn.encoders.base import build
 from miyagi.params import read
 from miyagi.protocols.knn import Settings
 from miyagi.stages import probe
+from miyagi.train.weights import save_module
 
 
 @pytest.mark.parametrize("make", [torchvision.models.resnet18, lambda: timm.create_model("resnet18")])
@@ -63,6 +64,20 @@ def test_the_cards_snippet_runs(trained, params, tmp_path, monkeypatch):
     space = {"images": x}
     exec(snippet, space)
     torch.testing.assert_close(space["z"], load(params, trained, "simclr", 0).encoder(x))
+
+
+def test_the_snippet_for_torchvision_runs_too(project, params, copied, tmp_path, monkeypatch):
+    paths = copied(project)
+    encoder = {"name": "resnet18", "stem": "small"}
+    experiment = params.experiment("simclr").model_copy(update={"encoder": encoder})
+    own = build(encoder, (0.4,) * 3, (0.2,) * 3).eval()
+    about = {"experiment": experiment.model_dump(mode="json"), "classes": 10, "size": 32}
+    save_module(own, paths.run("simclr", 0) / "encoder.safetensors", about)
+    _, card = export.run(params, paths, "simclr", 0, "state_dict", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    space = {"images": torch.rand(2, 3, 32, 32)}
+    exec(card.read_text().split("```python\n")[1].split("```")[0], space)
+    torch.testing.assert_close(space["z"], own(space["images"]), rtol=1e-4, atol=1e-5)
 
 
 def test_torchscript_gives_the_same_features_for_any_batch(trained, params, tmp_path):

@@ -45,37 +45,44 @@ def text(own: Trained, file: Path, form: str, params: Params, paths: Paths) -> s
 
 
 def _use(own: Trained, name: str, form: str) -> str:
+    """How the file is loaded; every snippet takes `images` to `z`."""
     mean, std = (own.encoder.get_buffer(key).flatten().tolist() for key in ("mean", "std"))
+    images = f"Images are N x 3 x {own.size} x {own.size}, RGB in [0, 1]"
+    inside = f"{images}; the normalisation is inside."
     if form == "torchscript":
-        call = f'import torch\nnetwork = torch.jit.load("{name}")\nz = network(images)'
-    elif form == "onnx":
-        call = f'import onnxruntime\nsession = onnxruntime.InferenceSession("{name}")\n(z,) = session.run(None, {{"image": images}})'
-    elif isinstance(own.encoder, ResNet):
-        return _torchvision(own, name, mean, std)
-    else:
-        settings = json.dumps(own.experiment.encoder)
-        call = (
-            f"import safetensors.torch\nfrom miyagi.nn.encoders.base import build\nnetwork = build({settings}, {mean}, {std}).eval()\n"
-            f'network.load_state_dict(safetensors.torch.load_file("{name}"))\nz = network(images)'
+        return _snippet(inside, "import torch", f'network = torch.jit.load("{name}")', "z = network(images)")
+    if form == "onnx":
+        session = f'session = onnxruntime.InferenceSession("{name}")'
+        return _snippet(inside, "import onnxruntime", session, '(z,) = session.run(None, {"image": images})')
+    load = f'network.load_state_dict(safetensors.torch.load_file("{name}"), strict=False)'
+    if not isinstance(own.encoder, ResNet):
+        return _snippet(
+            inside,
+            "import safetensors.torch",
+            "from miyagi.nn.encoders.base import build",
+            f"network = build({json.dumps(own.experiment.encoder)}, {mean}, {std}).eval()",
+            load.replace(", strict=False", ""),
+            "z = network(images)",
         )
-    shape = f"N x 3 x {own.size} x {own.size}"
-    return f"Images are {shape}, RGB in [0, 1]; the normalisation is inside.\n\n```python\n{call}\n```"
+    kind = own.experiment.encoder["name"]
+    stem = ["network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()"]
+    return _snippet(
+        f"The keys are those of torchvision's and timm's `{kind}`; only `fc` is missing. {images}, normalised with the "
+        "values below.",
+        "import safetensors.torch",
+        "from torch import nn",
+        "from torchvision.models import " + kind,
+        "from torchvision.transforms.functional import normalize",
+        f"network = {kind}()",
+        *(stem if own.experiment.encoder["stem"] == "small" else []),
+        load,
+        "network.fc = nn.Identity()",
+        f"z = network.eval()(normalize(images, {mean}, {std}))",
+    )
 
 
-def _torchvision(own: Trained, name: str, mean: list[float], std: list[float]) -> str:
-    network = own.experiment.encoder["name"]
-    small = own.experiment.encoder["stem"] == "small"
-    stem = (
-        "network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()  # small images\n"
-    )
-    return (
-        f"The keys are those of torchvision's and timm's `{network}`; only `fc` is missing. Images are "
-        f"N x 3 x {own.size} x {own.size}, RGB in [0, 1], normalised with the values below.\n\n"
-        f"```python\nimport safetensors.torch\nimport torchvision\nfrom torch import nn\nnetwork = torchvision.models.{network}()\n{stem if small else ''}"
-        f'network.load_state_dict(safetensors.torch.load_file("{name}"), strict=False)\n'
-        f"network.fc = nn.Identity()\nmean, std = {mean}, {std}\n"
-        f"z = network.eval()(torchvision.transforms.functional.normalize(images, mean, std))\n```"
-    )
+def _snippet(words: str, *lines: str) -> str:
+    return f"{words}\n\n```python\n{chr(10).join(lines)}\n```"
 
 
 def _results(own: Trained, params: Params, paths: Paths) -> str:
