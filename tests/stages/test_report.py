@@ -400,6 +400,11 @@ def test_says_where_a_number_comes_from(page: Browser, world: World) -> None:
     assert re.search(r"\bn\s+100\b", told)
     page.key("Escape")
     assert page.run("document.querySelector(':popover-open')") is None
+    page.key("Enter")
+    page.run("document.querySelector(':popover-open a').click()")
+    assert page.run("document.querySelector(':popover-open')") is None
+    assert "temperature: 0.5" in page.run("document.querySelector('#trained-rotation[open]').innerText")
+    assert page.complaints == []
 
 
 @pytest.mark.integration

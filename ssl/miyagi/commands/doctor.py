@@ -53,11 +53,11 @@ class Check:
 
 def run(paths: Paths) -> Iterator[Check]:
     """The checks, one by one as they are made."""
+    params: Params | None = None
     try:
         params = read(paths.params)
         yield Check("ok", "params.yaml", f"{len(params.experiments)} experiments, {len(params.datasets)} data sets")
     except UserError as error:
-        params = None
         yield Check("fail", "params.yaml", str(error).removeprefix("params.yaml: "))
     runtime = params.runtime if params else Runtime()
     yield from _packages(paths.root / "requirements.txt")
@@ -197,5 +197,9 @@ def _tracking(paths: Paths, settings: Tracking) -> Check:
         nearest = next(folder for folder in place.parents if folder.exists())
         if not os.access(nearest, os.W_OK):
             return Check("warn", "tracking", f"{nearest} cannot be written: mend its permissions, or set tracking.uri")
-        return Check("ok", "tracking", f"MLflow in {place}, made at the first run; open it with `make mlflow`")
+        return Check(
+            "ok",
+            "tracking",
+            f"MLflow in {place}{'' if place.is_file() else ', made at the first run'}; open it with `make mlflow`",
+        )
     return Check("ok", "tracking", f"MLflow at {store.shown}, not asked: `miyagi track sync` does")

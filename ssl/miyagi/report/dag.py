@@ -57,7 +57,7 @@ class Dag:
         took = "" if seconds is None else f"{seconds:.0f} s" if seconds >= 1 else "&lt; 1 s"
         _, _, target = name.partition("@")
         target = target or name
-        short = target if len(target) <= 20 else f"{target[:19]}…"
+        short = target if len(target) <= 18 else f"{target[:17]}…"
         state = "restored" if seconds is None else "ran"
         title = f"{name}: {'not run here, or not to its end' if seconds is None else f'{seconds:.1f} s'}"
         return (

@@ -56,6 +56,13 @@ filter?.addEventListener("input", () => {
   found.textContent = words.length ? `${shown} line${shown === 1 ? "" : "s"}` : "";
 });
 
+for (const link of document.querySelectorAll(".provenance a")) {
+  link.addEventListener("click", () => {
+    link.closest("[popover]").hidePopover();
+    document.querySelector(link.hash).open = true;
+  });
+}
+
 const maps = document.getElementById("maps-section"), tip = document.getElementById("tip");
 if (maps) {
   const names = [...maps.querySelectorAll(".legend button")];
