@@ -65,6 +65,15 @@ def test_a_second_run_does_nothing_quickly(demo):
     assert time.perf_counter() - start < 4
 
 
+@pytest.mark.timeout(600)
+def test_the_estimate_is_within_a_factor_of_one_and_a_half(demo):
+    """Of the whole, set-up and reading of params.yaml included; images come from the betons, which are there by now."""
+    total = next(line for line in demo.run("miyagi", "estimate").stdout.splitlines() if line.startswith("total"))
+    _, _, value, unit, *_ = total.split()
+    estimated = float(value) * {"s": 1, "min": 60}[unit]
+    assert demo.seconds / 1.5 < estimated < demo.seconds * 1.5
+
+
 def commands():
     """The lines of the README's blocks of commands, which have no language, unlike its blocks of YAML."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)

@@ -62,7 +62,10 @@ def test_the_bank_is_what_the_encoder_gives(trained, name):
 def test_the_stamp(trained):
     manifest = read_manifest(trained.manifest("digits"))
     stamp = Bank(trained.bank("simclr", 0, "digits")).stamp
-    assert stamp == {"dataset": "digits", "data": data_digest(manifest), "threads": 2, "pretrained_on": "digits"}
+    assert stamp == {
+        "dataset": "digits", "data": data_digest(manifest), "threads": 2, "pretrained_on": "digits",
+        "channels": [[f"conv{i}", 8] for i in range(1, 5)],
+    }  # fmt: skip
     with safe_open(str(trained.bank("simclr", 0, "digits")), framework="numpy") as opened:
         assert list(opened.metadata()) == ["miyagi"]
 

@@ -3,9 +3,7 @@
 import csv
 import json
 import re
-import shutil
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +15,12 @@ import yaml
 from safetensors.numpy import save_file
 
 from miyagi.errors import UserError
+from miyagi.files import digest
 from miyagi.paths import Paths
+from miyagi.registry import PROTOCOLS
 from miyagi.stages import report
+from miyagi.tracking import durations
+from tests.report.browser import Browser
 
 MARKUP = "<script>alert(1)</script>"
 CLASSES = [MARKUP, "Ünï côde & <b>bold</b>", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -53,6 +55,7 @@ class World:
             datasets={"digits": {}},
             probe=SimpleNamespace(protocols=["knn", "linear"]),
             finetune=SimpleNamespace(experiments=[], protocols=[]),
+            protocol=lambda name, family: PROTOCOLS.settings(name)(),
         )
 
     def part(self, split: str) -> slice:
@@ -122,7 +125,7 @@ class World:
                     predictions[f"digits.{split}.{layer}"] = np.where(wrong, (labels + 1) % 10, labels)
                     rows.append({
                         "experiment": name, "method": self.methods[name], "protocol": protocol,
-                        "settings": {"knn": "a" * 16, "linear": "b" * 16}[protocol], "dataset": "digits",
+                        "settings": digest(PROTOCOLS.settings(protocol)().model_dump(mode="json")), "dataset": "digits",
                         "split": split, "layer": layer, "metric": "top1", "condition": {}, "draw": None, "value": float(right), "low": right - 8.0,
                         "high": right + 7.0, "interval": "bootstrap over images, 95 %", "n": 100, "seed": seed,
                         "selection": "c chosen on val", "chosen": {"c": 0.1}, "data": "d" * 16, "code": "c" * 16,
@@ -194,13 +197,15 @@ def test_seeds_are_averaged_under_their_lines(tmp_path: Path, digits: tuple[np.n
     assert numbers["simclr"]["test.knn.encoder.top1"] == 80.5
     # s = 0.70711, t(0.975; 1) = 12.7062, half = 12.7062 * 0.70711 / sqrt(2) = 6.3531
     assert "best: simclr 80.50 % [74.15, 86.85]" in world.summary[2]
-    assert world.html.count("mean of 2 seeds") == 2 * (5 + 5 + 4)
+    assert world.html.count("mean of 2 seeds") == 2 * 2 * (5 + 5 + 4)  # in the line, and in what is said of its number
     assert "seed 1: loss 5.50 to 4.75, online kNN 43.00 % to 64.00 % in 3 epochs" in world.html
 
 
 def test_floors_stand_in_every_layer_of_every_table(world: World) -> None:
     world.run()
-    bodies = [body for table in _results(world.html) for body in re.findall(r"<tbody>.*?</tbody>", table, re.DOTALL)]
+    bodies = [
+        body for table in _results(world.html) for body in re.findall(r"<tbody[^>]*>.*?</tbody>", table, re.DOTALL)
+    ]
     assert len(bodies) == 2 * 3
     for body in bodies:
         assert re.findall(r'data-experiment="(\w+)" class="\w+ floor"', body) == ["random", "supervised"]
@@ -217,7 +222,7 @@ def test_two_settings_never_share_a_table_or_a_difference(world: World) -> None:
     tables = _results(world.html)
     assert len(tables) == 3
     with_simclr = ['data-experiment="simclr" class="seed"' in table for table in tables]
-    assert with_simclr == [True, False, True]  # knn; linear with b...; linear with e...
+    assert with_simclr == [True, False, True]  # knn; linear with its own; linear with e...
     assert 'data-experiment="rotation"' not in tables[2]
     assert numbers["simclr"][f"test.linear_{'e' * 16}.encoder.top1"] == 80.0
     stale = [r for r in world.rows if r["settings"] == "e" * 16]
@@ -240,7 +245,7 @@ def test_names_are_escaped_and_nothing_is_fetched(world: World) -> None:
 def test_page_shows_all_its_parts(world: World) -> None:
     world.run()
     html = world.html
-    assert html.count("<svg") == 4
+    assert html.count("<svg") == 4 + 2 * 5 + 5 + 5  # curves, panels of two tables by layer, confusions, maps
     assert "Not trained, hence without a curve: random." in html
     assert html.count('alt="simclr: image 2, answer"') == 1
     assert html.count('<th scope="col">stored</th>') == html.count(">turned &amp; &lt;script&gt;") == 4
@@ -312,43 +317,129 @@ def _results(html: str) -> list[str]:
 
 
 @pytest.fixture
-def dump_dom(tmp_path: Path) -> Callable[[Path], str]:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert browser, "no chromium on the PATH: run `make setup`, which installs it"
-    switches = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
-    ]  # fmt: skip
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    with Browser(tmp_path / "profile") as started:
+        yield started
 
-    def dump(page: Path) -> str:
-        command = [browser, *switches, "--dump-dom", page.as_uri()]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
-    return dump
+@pytest.fixture
+def page(world: World, browser: Browser) -> Browser:
+    """The report, opened in a real browser."""
+    (world.paths.root / "dvc.lock").write_text(yaml.safe_dump({"stages": LOCK}))
+    durations.keep(world.paths, "pretrain", f"{MARKUP[1:7]}-0", 12.3)
+    world.run()
+    browser.open(world.paths.reports / "report.html")
+    return browser
+
+
+LOCK = {
+    "prepare@digits": {"outs": [{"path": "data/betons/digits/train.beton"}]},
+    "pretrain@script-0": {
+        "deps": [{"path": "data/betons/digits"}], "outs": [{"path": "runs/script/0/encoder.safetensors"}],
+    },
+}  # fmt: skip
 
 
 @pytest.mark.integration
-def test_loads_in_a_browser(world: World, dump_dom: Callable[[Path], str]) -> None:
-    world.run()
-    dom = dump_dom(world.paths.reports / "report.html")
+def test_opens_without_a_complaint_and_asks_nobody(page: Browser) -> None:
+    assert page.complaints == []
+    assert page.requested == [page.address]
+    dom = page.run("document.documentElement.outerHTML")
     tables = _results(dom)
     assert len(tables) == 2
     for table in tables:
         assert table.count("<tr data-experiment=") == 3 * 5  # layers x experiments, with random's missing head
-        assert table.count("<button") == 9  # the page's own script ran, so its policy lets it
+        assert len(re.findall("<th[^>]*><button", table)) == 9  # the page's own script ran, so its policy lets it
     assert MARKUP not in dom
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in dom
-    assert "://" not in dom
+    assert page.run(f"[...document.querySelectorAll('.legend button')][0].textContent.trim() === {MARKUP!r}")
+    assert (
+        page.run("document.querySelector('script').textContent.includes('aria-sort') && document.scripts.length") == 1
+    )
 
 
 @pytest.mark.integration
-def test_sorts_in_a_browser_and_blocks_foreign_scripts(world: World, dump_dom: Callable[[Path], str]) -> None:
+def test_sorts_by_keyboard(page: Browser) -> None:
+    order = "[...document.querySelector('.results tbody').rows].map(row => row.dataset.experiment).filter(Boolean)"
+    page.run("document.querySelectorAll('.results thead button')[2].focus()")
+    page.key("Enter")
+    assert page.run("document.activeElement.closest('th').getAttribute('aria-sort')") == "descending"
+    assert page.run(order) == ["supervised", "again", "simclr", "rotation", "random"]
+    page.key("Enter")
+    assert page.run("document.activeElement.closest('th').getAttribute('aria-sort')") == "ascending"
+    assert page.run(order) == ["random", "rotation", "simclr", "again", "supervised"]
+
+
+@pytest.mark.integration
+def test_filters_by_experiment_protocol_and_layer(page: Browser) -> None:
+    shown = "[...document.querySelectorAll('.results tr[data-experiment]')].filter(row => row.checkVisibility()).length"
+    assert page.run(shown) == 2 * 15
+    page.run("document.getElementById('filter').focus()")
+    page.type("rotation LINEAR")
+    assert page.run(shown) == 3
+    assert page.run("document.getElementById('found').textContent") == "3 lines"
+    page.type(" block1")
+    assert page.run(shown) == 1
+    page.type(" nothing")
+    assert page.run(shown) == 0
+    page.run("filter.value = ''; filter.dispatchEvent(new Event('input'))")
+    assert page.run(shown) == 2 * 15
+    assert page.complaints == []
+
+
+@pytest.mark.integration
+def test_says_where_a_number_comes_from(page: Browser, world: World) -> None:
+    page.run("document.querySelector('tr[data-experiment=rotation] button.value').focus()")
+    page.key("Enter")
+    told = page.run("document.querySelector(':popover-open').innerText")
+    row = next(
+        row for row in world.rows if (row["experiment"], row["protocol"], row["split"]) == ("rotation", "knn", "test")
+    )
+    for words in (row["settings"], row["data"], row["code"], "bootstrap over images", "c chosen on val", "k: 200"):
+        assert words in told, words
+    assert re.search(r"\bn\s+100\b", told)
+    page.key("Escape")
+    assert page.run("document.querySelector(':popover-open')") is None
+    page.key("Enter")
+    page.run("document.querySelector(':popover-open a').click()")
+    assert page.run("document.querySelector(':popover-open')") is None
+    assert "temperature: 0.5" in page.run("document.querySelector('#trained-rotation[open]').innerText")
+    assert page.complaints == []
+
+
+@pytest.mark.integration
+def test_the_map_shows_an_images_picture_and_class(page: Browser) -> None:
+    assert page.run("document.getElementById('tip').checkVisibility()") is False
+    page.run("document.querySelector('.map').focus()")
+    page.key("ArrowRight")
+    tip = "document.querySelector('#tip .name').textContent"
+    names = [page.run(tip)]
+    for _ in range(3):
+        page.key("ArrowRight")
+        names.append(page.run(tip))
+    assert set(names) <= set(CLASSES) and len(set(names)) > 1
+    assert page.run("document.querySelector('#tip .thumb').style.backgroundPosition") == "-288px 0px"
+    page.run("document.querySelectorAll('.legend button')[3].click()")
+    faded = page.run("document.querySelectorAll('.map .faded').length")
+    own = page.run("document.querySelectorAll('.map circle[data-label=\"3\"]').length")
+    assert own > 0 and faded + own == page.run("document.querySelectorAll('.map circle').length")
+
+
+@pytest.mark.integration
+def test_fits_a_phone_and_goes_dark(page: Browser) -> None:
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.run(background)
+    page.emulate(390, "dark")
+    assert page.run("document.documentElement.scrollWidth") <= 390
+    assert page.run(background) != light
+    assert "12 s" in page.run("document.querySelector('svg.dag').textContent")
+
+
+@pytest.mark.integration
+def test_the_policy_refuses_a_script_that_is_not_the_pages(world: World, browser: Browser) -> None:
     world.run()
-    click = '<script>document.querySelectorAll("thead button")[2].click()</script></body>'
-    page = world.paths.reports / "clicked.html"
-    page.write_text(world.html.replace("</body>", click), encoding="utf-8")
-    assert "aria-sort" not in _results(dump_dom(page))[0]  # the policy refuses a script that is not the page's
-    free = re.sub(r"<meta http-equiv=.*?>\n", "", world.html)
-    page.write_text(free.replace("</body>", click), encoding="utf-8")
-    body = re.findall(r"<tbody>.*?</tbody>", _results(dump_dom(page))[0], re.DOTALL)[0]
-    assert re.findall(r'data-experiment="(\w+)"', body) == ["supervised", "again", "simclr", "rotation", "random"]
+    file = world.paths.reports / "changed.html"
+    file.write_text(world.html.replace("</body>", "<script>document.title = 'taken over'</script></body>"))
+    browser.open(file)
+    assert browser.run("document.title").startswith("Miyagi: report")
+    assert any("Content Security Policy" in line for line in browser.complaints)

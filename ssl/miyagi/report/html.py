@@ -6,6 +6,7 @@ our own SVG passes as it is. A content security policy in the page forbids every
 
 import base64
 import hashlib
+import itertools
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +16,17 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from miyagi.files import canonical
 from miyagi.report.agreement import Agreement
 from miyagi.report.asked import Asked
+from miyagi.report.confusion import Confusion
+from miyagi.report.dag import Dag
 from miyagi.report.differences import PARTS, Pair
-from miyagi.report.figures import Query, picture
+from miyagi.report.embedding import COLUMNS, SIDE, Map, colour
+from miyagi.report.figures import Image, Query, picture
 from miyagi.report.robustness import Relative
 from miyagi.report.tables import FLOORS, Group
+from miyagi.report.trends import Trend
 
 PACKAGES = (
     *("miyagi", "torch", "torchvision", "ffcv", "numpy", "scikit-learn", "scipy", "dvc", "mlflow"),
@@ -77,6 +83,20 @@ class Page:
     pairs: Mapping[tuple[str, str, str, str], Sequence[Pair]] = field(default_factory=dict)  # by table, see pairs()
     agreements: Sequence[Agreement] = ()
     relative: Sequence[Relative] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)  # their digest -> a protocol's settings, as YAML
+    trends: Sequence[Trend] = ()
+    maps: Mapping[str, Map] = field(default_factory=dict)  # by experiment
+    sprite: Image | None = None  # the maps' pictures
+    confusions: Mapping[str, Confusion] = field(default_factory=dict)  # by experiment
+    confused: str = ""  # the protocol that the confusions are of
+    dag: Dag | None = None
+    activations: Mapping[str, tuple[str, int, Sequence[tuple[str, Image]]]] = field(default_factory=dict)
+    """By experiment: the layer, the side of its map, and the name of each image's class with its picture."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Those of the data set that was trained on."""
+        return next(data.classes for data in self.data if data.name == self.dataset)
 
     @property
     def lacking(self) -> list[str]:
@@ -99,7 +119,10 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"svg": Markup, "picture": picture, "sha256": _sha256}
-    return environment.get_template("page.html").render(page=page, versions=versions(), floors=FLOORS, many=PARTS)
+    environment.globals |= {"colour": colour, "side": SIDE, "columns": COLUMNS, "canonical": canonical}
+    return environment.get_template("page.html").render(
+        page=page, versions=versions(), floors=FLOORS, many=PARTS, numbers=itertools.count(1)
+    )
 
 
 def versions() -> dict[str, str]:

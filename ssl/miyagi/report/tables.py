@@ -9,7 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ class Line:
     chosen: str = ""
     higher_is_better: bool = True
     draws: tuple[int, ...] = ()  # empty where there are not several
+    rows: tuple[Row, ...] = field(default=(), compare=False, repr=False)  # what it says, as the protocol wrote it
 
     @property
     def is_floor(self) -> bool:
@@ -172,6 +173,7 @@ def _line(splits: Mapping[str, Row], several_draws: bool) -> Line:
         selection=row["selection"] or "",
         chosen=", ".join(f"{key} = {value}" for key, value in sorted((row["chosen"] or {}).items())),
         higher_is_better=row["higher_is_better"],
+        rows=(row,),
     )
 
 
@@ -198,6 +200,7 @@ def _mean(lines: Sequence[Line]) -> Line:
         n=first.n if len({line.n for line in lines}) == 1 else None,
         selection=first.selection,
         higher_is_better=first.higher_is_better,
+        rows=tuple(row for line in lines for row in line.rows),
     )
 
 

@@ -47,6 +47,8 @@ def run(name: str, seed: int, dataset: str, settings: Embed, paths: Paths) -> di
     load_module(method.head, folder / "head.safetensors")
     method.to(device).eval()
     bank: Bank = {}
+    with torch.inference_mode():
+        blank = method.encoder.maps(torch.zeros(1, 3, manifest["size"], manifest["size"], device=device))
     load = partial(Loader, size=manifest["size"], workers=experiment.runtime.threads)
     for split in SPLITS:
         beton = paths.beton(dataset, split)
@@ -63,6 +65,7 @@ def run(name: str, seed: int, dataset: str, settings: Embed, paths: Paths) -> di
         "data": data_digest(manifest),
         "threads": experiment.runtime.threads,
         "pretrained_on": experiment.dataset,
+        "channels": [[layer, map_.shape[1]] for layer, map_ in blank.items()],  # the rest of a tap is its places
     }
     with replacing(paths.bank(name, seed, dataset)) as temporary:
         save_file(bank, str(temporary), metadata={"miyagi": canonical(stamp)})

@@ -63,7 +63,7 @@ def run(key: str, settings: Dataset, paths: Paths) -> dict[str, float]:
         counts, several = {}, {}
         for name, images, positions in _parts(raw, chosen):
             labels = images.labels[positions]
-            write_beton(paths.beton(key, name), _Chosen(images, positions, settings), labels, **_stored(settings))
+            write_beton(paths.beton(key, name), _Chosen(images, positions, settings), labels, **stored(settings))
             per_class = np.bincount(labels, minlength=len(raw.classes)).tolist()
             if images.several is not None:
                 chosen_labels = images.several[positions]
@@ -93,7 +93,7 @@ def run(key: str, settings: Dataset, paths: Paths) -> dict[str, float]:
     }
 
 
-def _stored(settings: Dataset) -> dict[str, int | None]:
+def stored(settings: Dataset) -> dict[str, int | None]:
     """How `write_beton` is to store the images."""
     if settings.shorter_side is None:
         return {}

@@ -107,12 +107,12 @@ def run(
             encoders.check_size(encoder, experiment.encoder["name"], info.size, f"datasets.{experiment.dataset}.size")
             method = methods.build(experiment.method, experiment.settings, encoder, info).to(device)
             if experiment.pretrain is not None:
-                trainer, monitor = _trainer(experiment, experiment.pretrain, seed, paths, method, info, world)
-                history = trainer.fit(scratch, monitor, on_epoch)
+                built, monitor = trainer(experiment, experiment.pretrain, seed, paths, method, info, world)
+                history = built.fit(scratch, monitor, on_epoch)
         # The others have parted: from here on nothing waits for them.
         if world.rank == 0:
             if experiment.pretrain is not None:
-                pictures = asked.asked(trainer, paths.beton(experiment.dataset, "train"))
+                pictures = asked.asked(built, paths.beton(experiment.dataset, "train"))
             kept = {"experiment": experiment.model_dump(mode="json"), "classes": info.classes, "size": info.size}
             save_module(method.encoder, folder / "encoder.safetensors", kept)
             save_module(method.head, folder / "head.safetensors", kept)
@@ -122,7 +122,7 @@ def run(
     return history[-1] if history else {}
 
 
-def _trainer(
+def trainer(
     experiment: Experiment,
     settings: Pretrain,
     seed: int,
@@ -131,6 +131,11 @@ def _trainer(
     info: DataInfo,
     world: World,
 ) -> tuple[Trainer, OnlineMonitor | None]:
+    """What trains one process's share, and the monitor of the process that has one.
+
+    Raises:
+        UserError: there are too few images to share out, or no compiler for `runtime.compile`.
+    """
     runtime = experiment.runtime
     if runtime.compile:
         require_compiler(method.encoder.mean.device)
@@ -140,7 +145,7 @@ def _trainer(
     shares = world.size * settings.accumulate
     if not whole and shares > 1:
         raise UserError(f"pretrain.batch_size: {settings.batch_size} images to share out, but there are only {info.n}")
-    trainer = Trainer(
+    built = Trainer(
         method,
         loader(
             train, settings.part(world.size), seed=fold(seed, "order"), drop_last=True,
@@ -156,9 +161,9 @@ def _trainer(
     )  # fmt: skip
     look = settings.monitor
     if world.rank or not look.every:
-        return trainer, None
+        return built, None
     bank, queries = loader(train, 500, limit=look.images), loader(val, 500, limit=look.images)
-    return trainer, OnlineMonitor(look, bank, queries, experiment.views)
+    return built, OnlineMonitor(look, bank, queries, experiment.views)
 
 
 def finished(folder: Path, about: dict[str, Any]) -> bool:

@@ -15,16 +15,23 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from miyagi.errors import UserError
-from miyagi.files import write_text
+from miyagi.files import digest, write_text
 from miyagi.params import Params
 from miyagi.paths import SPLITS, Paths
-from miyagi.report import asked, figures, html
+from miyagi.report import asked, dag, figures, html
+from miyagi.report.activation import activations
 from miyagi.report.agreement import agreements
+from miyagi.report.confusion import Confusion, confusion
 from miyagi.report.differences import against_floor, pairs
+from miyagi.report.embedding import POINTS, Map, embedding_map, sprite
 from miyagi.report.robustness import relative_errors
 from miyagi.report.tables import HEADLINE, STAMP, VERSUS, Group, Line, Predictions, Row, finals, groups, to_csv
+from miyagi.report.trends import trends
+from miyagi.tracking import durations
 
 Read = TypeVar("Read")
+CONFUSED = "linear"
+"""The protocol whose mistakes are shown."""
 Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
 ReadImages = Callable[[Path, Sequence[int]], Images]
 
@@ -66,6 +73,8 @@ def run(
     winner = best(tables, params.dataset)
     data = [_data(paths, name) for name in sorted({params.dataset, *(row["dataset"] for row in rows)})]
     classes = next(entry.classes for entry in data if entry.name == params.dataset)
+    images = read_images or _read_betons
+    maps, pictures = _maps(paths, names, seeds[0], params.dataset, images)
     page = html.Page(
         dataset=params.dataset,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -77,11 +86,19 @@ def run(
         agreements=agreements(tables),
         relative=relative_errors(tables),
         curves=_curves(paths, names, seeds),
-        neighbours=_neighbours(paths, names, seeds[0], params.dataset, classes, read_images or _read_betons),
+        neighbours=_neighbours(paths, names, seeds[0], params.dataset, classes, images),
         data=data,
         origins=sorted({html.Origin(*(row[key.name] for key in fields(html.Origin))) for row in rows}),
         descriptions={name: _text(paths.experiment(name)) for name in names},
         asked=_asked(paths, names, seeds[0]),
+        settings=_settings(params),
+        trends=trends(tables),
+        maps=maps,
+        sprite=pictures,
+        confusions=_confusions(params, predictions, len(classes)),
+        confused=CONFUSED,
+        dag=_dag(paths),
+        activations=_activations(paths, names, seeds[0], params.dataset, classes, images),
     )
     write_text(paths.reports / "results.csv", to_csv(rows))
     write_text(paths.reports / "report.html", html.render(page))
@@ -257,6 +274,71 @@ def _neighbours(
     tests = pictures("test", {index for entry in found.values() for index in entry.queries.tolist()})
     trains = pictures("train", {index for entry in found.values() for index in entry.near.ravel().tolist()})
     return {name: entry.shown(tests, trains, classes) for name, entry in found.items()}
+
+
+def _settings(params: Params) -> dict[str, str]:
+    """The digest that a row has of its protocol's settings -> the settings, as YAML."""
+    families = {"probe": params.probe.protocols, "finetune": params.finetune.protocols}
+    found = [
+        params.protocol(name, family).model_dump(mode="json") for family, names in families.items() for name in names
+    ]
+    return {digest(settings): yaml.safe_dump(settings, sort_keys=True) for settings in found}
+
+
+def _maps(
+    paths: Paths, names: Sequence[str], seed: int, dataset: str, read_images: ReadImages
+) -> tuple[dict[str, Map], figures.Image | None]:
+    """Experiment -> its map of the first test images, and their pictures; nothing where they have several labels."""
+    manifest = json.loads(_text(paths.manifest(dataset)))
+    if manifest.get("several_labels"):
+        return {}, None
+    maps = {
+        name: _read(paths, paths.bank(name, seed, dataset), f"embed@{name}-{seed}-{dataset}",
+                    lambda path: embedding_map(path, HEADLINE[0]))
+        for name in names
+    }  # fmt: skip
+    first = range(min(POINTS, int(manifest["counts"]["test"]["total"])))
+    images, _ = _read(paths, paths.beton(dataset, "test"), f"prepare@{dataset}", lambda path: read_images(path, first))
+    return maps, sprite(list(images))
+
+
+def _activations(
+    paths: Paths, names: Sequence[str], seed: int, dataset: str, classes: Sequence[str], read_images: ReadImages
+) -> dict[str, tuple[str, int, list[tuple[str, figures.Image]]]]:
+    """See `Page.activations`; experiments whose banks hold no maps are left out."""
+    found = {
+        name: _read(paths, paths.bank(name, seed, dataset), f"embed@{name}-{seed}-{dataset}", activations)
+        for name in names
+    }
+    shown = {}
+    for name, maps in found.items():
+        if maps is not None:
+            order = sorted(maps.queries.tolist())
+            images = dict(zip(order, read_images(paths.beton(dataset, "test"), order)[0], strict=True))
+            labels = [classes[label] for label in maps.labels]
+            shown[name] = (maps.layer, maps.grid, list(zip(labels, maps.pictures(images), strict=True)))
+    return shown
+
+
+def _confusions(
+    params: Params, predictions: Callable[[str, int, str], Predictions], classes: int
+) -> dict[str, Confusion]:
+    """Experiment -> the confusion matrix of the linear probe on its first seed."""
+    if CONFUSED not in params.probe.protocols:
+        return {}
+    found = {
+        name: confusion(predictions(name, params.seeds[0], CONFUSED), params.dataset, HEADLINE[0], classes)
+        for name in params.experiments
+    }
+    return {name: matrix for name, matrix in found.items() if matrix}
+
+
+def _dag(paths: Paths) -> dag.Dag | None:
+    """What DVC wrote down so far; None where the report was asked for without DVC."""
+    lock = paths.root / "dvc.lock"
+    if not lock.is_file():
+        return None
+    return _read(paths, lock, "", lambda path: dag.read(_text(path), durations.read(paths)))
 
 
 def _read_betons(path: Path, indices: Sequence[int]) -> Images:

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Self
 from miyagi.files import file_digest
 from miyagi.paths import Paths
 from miyagi.settings import Tracking
+from miyagi.tracking import durations
 from miyagi.tracking.journal import Event, Journal
 from miyagi.tracking.send import Sender, flatten, name_of
 from miyagi.tracking.store import locate
@@ -86,6 +87,7 @@ class Run:
         self._folder = paths.scratch / "tracking"
         self._journal: Journal | None = None
         self._sender: Sender | None = None
+        self._stage = stage, target
         self._pending: list[Event] = []
         self._retry_at = 0.0
         self._slow = False
@@ -176,6 +178,8 @@ class Run:
             return
         self._record({"event": "finish", "time": _now(), "status": status, "error": error}, flush=False)
         self._done = True
+        if status == "FINISHED":  # from the start of the process: importing torch is a part of what a user waits for
+            durations.keep(self._paths, *self._stage, time.time() - self._process.create_time())
         # A failure that cost little may be over by now, and there is no later chance in this process.
         self._flush(insist=not self._slow)
         if self._journal:

@@ -27,6 +27,20 @@ from miyagi.train.schedule import learning_rate
 from miyagi.train.step import Step
 
 Row = dict[str, float]
+Wanted = tuple[str, ViewRecipe, int]
+"""Name, recipe and size of a view."""
+
+
+def wanted(method: Method[MethodSettings], recipes: list[ViewRecipe], size: int) -> list[Wanted]:
+    """The views that a method asks for; where it does not say how large, they have the stored `size`."""
+    return [(view.name, recipes[view.recipe % len(recipes)], view.size or size) for view in method.views]
+
+
+def augmented(raw: Raw, key: Key, views: list[Wanted]) -> Batch:
+    """A method's batch of decoded images, which the decoder has cut already where they were no equal squares."""
+    images = raw.views or [raw.image] * len(views)
+    made = augment_views(images, raw.index, key, views, cropped=bool(raw.views))
+    return Batch(made, raw.index, raw.label, key)
 
 
 class Trainer:
@@ -73,20 +87,10 @@ class Trainer:
         key = Key(self.seed, epoch)
         cuts = [Cut(size, partial(crop_boxes, recipe, key=key, view=name)) for name, recipe, size in self._views()]
         for raw in (loader or self.loader)(epoch, cuts):
-            yield self._batch(raw.to(self.device), key)
+            yield augmented(raw.to(self.device), key, self._views())
 
-    def _batch(self, raw: Raw, key: Key) -> Batch:
-        wanted = self._views()
-        images = raw.views or [raw.image] * len(wanted)  # cut by the decoder already, or equal squares
-        views = augment_views(images, raw.index, key, wanted, cropped=bool(raw.views))
-        return Batch(views, raw.index, raw.label, key)
-
-    def _views(self) -> list[tuple[str, ViewRecipe, int]]:
-        """Name, recipe and size of each view."""
-        return [
-            (view.name, self.recipes[view.recipe % len(self.recipes)], view.size or self.size)
-            for view in self.method.views
-        ]
+    def _views(self) -> list[Wanted]:
+        return wanted(self.method, self.recipes, self.size)
 
     def fit(
         self,

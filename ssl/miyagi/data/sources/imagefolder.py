@@ -111,13 +111,13 @@ def _read(folder: Path, base: Path, classes: list[str], listing: Listing) -> Ima
     """The readable images of one split; what is met on the way goes into `listing`."""
     # A class may have no folder among the test images.
     folders = [(base / name, label) for label, name in enumerate(classes) if (base / name).is_dir()]
-    found = [(path, label) for class_folder, label in folders for path in _files(class_folder, listing)]
+    found = [(path, label) for class_folder, label in folders for path in image_files(class_folder, listing)]
     labels, read = examined(folder, found, listing)
     return Images(np.asarray(labels, dtype=np.int64), read)
 
 
-def _files(folder: Path, listing: Listing) -> Iterator[Path]:
-    """The image files below `folder`, sorted."""
+def image_files(folder: Path, listing: Listing) -> Iterator[Path]:
+    """The image files below `folder`, sorted; those of other kinds are counted in `listing`."""
     todo = [folder]
     found: list[Path] = []
     while todo:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from miyagi.cli import tools
 from miyagi.errors import UserError
 from miyagi.paths import Paths
 
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="for scripts")
     track = add("track", _track, "MLflow: send what could not be sent (sync), or say how to open the UI (ui)")
     track.add_argument("action", choices=("sync", "ui"))
+    tools.register(add)
     return root
 
 
@@ -263,7 +265,3 @@ def _track(args: argparse.Namespace, paths: Paths) -> None:
 
     settings = read_section(paths.params, "tracking", Tracking)
     print(tracking.ui_command(paths, settings) if args.action == "ui" else tracking.sync(paths, settings))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,256 @@
+"""What a stage costs, measured by doing a little of it: the stages' own code on two small copies of the data.
+
+How a time grows from the smaller copy to the larger one is how it goes on to the configured number of images.
+"""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from miyagi.data.betons import write_beton
+from miyagi.data.decode import Beton
+from miyagi.data.manifest import data_info, read_manifest
+from miyagi.data.splits import split
+from miyagi.files import canonical, write_json
+from miyagi.methods import base as methods
+from miyagi.methods.base import Method
+from miyagi.nn.encoders import base as encoders
+from miyagi.params import Params
+from miyagi.paths import SPLITS, Paths
+from miyagi.registry import SOURCES
+from miyagi.settings import FinetuneSettings, Frozen, Grid, Pretrain
+from miyagi.stages import embed, finetune, prepare, pretrain, probe, sweep
+from miyagi.train.distributed import ALONE
+from miyagi.train.loop import Trainer
+from miyagi.train.setup import set_up
+from miyagi.train.weights import save_module
+
+SMALL = {"train": 1000, "val": 250, "test": 250}
+LARGE = {name: 4 * count for name, count in SMALL.items()}
+"""Images of the two copies: enough for 1 % of the labels to fill a batch."""
+WARM, ENOUGH, MOST = 2, 2.0, 12
+"""Training steps that are not counted; seconds of counted steps that are enough; counted steps at most."""
+STEPS = (2, 12)
+"""Lengths of the fine-tunings that are tried."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds, and bytes of outs."""
+
+    seconds: float = 0.0
+    bytes: float = 0.0
+
+
+def started(module: str, more: str = "") -> float:
+    """Seconds of a process that does nothing but import what a stage works with, and MLflow."""
+    code = f"import miyagi.stages.{module}, miyagi.tracking.store as s; s.load('sqlite:'); {more}"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def timed(work: Callable[..., Any], *arguments: Any) -> float:
+    """Seconds that `work` takes."""
+    start = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - start
+
+
+def grown(small: float, large: float, times: float) -> float:
+    """The seconds on `times` as many images as the larger copy has, which is four times the smaller one.
+
+    A line through the two; where they grew faster than the images (kNN compares all with all), a power.
+    """
+    if large > 4 * small > 0:
+        return float(large * times ** (math.log(large / small) / math.log(4)))
+    return large + max(0.0, large - small) / 3 * 4 * (times - 1)
+
+
+class Bench:
+    """Does a little of each stage; what is alike for two stages is done once.
+
+    Args:
+        params: the project's.
+        paths: the project's files, which are only read.
+        root: a temporary folder's, where everything is written.
+    """
+
+    def __init__(self, params: Params, paths: Paths, root: Paths) -> None:
+        self.params, self.paths, self.seed = params, paths, params.seeds[0]
+        self.small, self.large = Paths(root.root / "small"), Paths(root.root / "large")
+        for copy in (self.small, self.large):
+            copy.root.mkdir()
+            shutil.copyfile(paths.dag, copy.dag)  # a row says which code it comes from
+        self.counts: dict[str, dict[str, int]] = {}
+        self._known: dict[str, Cost] = {}
+
+    def prepare(self, dataset: str) -> Cost:
+        """Both copies, from the betons where there are any; else the source is read as a whole, and written in part."""
+        settings, reading = self.params.datasets[dataset], 0.0
+        copies = ((self.small, SMALL), (self.large, LARGE))
+        if self.paths.manifest(dataset).is_file():
+            counts = read_manifest(self.paths.manifest(dataset))["counts"]
+            self.counts[dataset] = {name: counts[name]["total"] for name in SPLITS}
+            small, large = (timed(self._copy, dataset, copy, limits) for copy, limits in copies)
+        else:
+            start = time.perf_counter()
+            raw = SOURCES.load(settings.source).load(settings, self.paths)
+            own = (images.labels if images else None for images in (raw.test, raw.val))
+            chosen = split(dataset, settings, raw.classes, raw.train.labels, *own)
+            reading = time.perf_counter() - start
+            self.counts[dataset] = {name: len(getattr(chosen, name)) for name in SPLITS}
+            small, large = (
+                timed(prepare.run, dataset, self._limited(dataset, limits), copy) - reading for copy, limits in copies
+            )
+        seconds = reading + max(0.0, grown(small, large, self._times(dataset)))
+        return Cost(seconds, self._times(dataset) * _bytes(self.large, dataset))
+
+    def sweep(self, name: str) -> Cost:
+        for copy in (self.small, self.large):
+            sweep.run(name, self.params, copy)
+        return Cost(timed(self.params.experiment, name))
+
+    def pretrain(self, name: str) -> Cost:
+        """The method's own steps, a look of the monitor, and what the method does before an epoch."""
+        experiment = self.params.experiment(name)
+        info = data_info(read_manifest(self.large.manifest(experiment.dataset)))
+        device = set_up(experiment.runtime)
+        encoder = encoders.build(experiment.encoder, info.mean, info.std)
+        method = methods.build(experiment.method, experiment.settings, encoder, info).to(device)
+        kept = {"experiment": experiment.model_dump(mode="json"), "classes": info.classes, "size": info.size}
+        for copy in (self.small, self.large):
+            save_module(method.encoder, copy.run(name, self.seed) / "encoder.safetensors", kept)
+            save_module(method.head, copy.run(name, self.seed) / "head.safetensors", kept)
+        size = sum(file.stat().st_size for file in self.large.run(name, self.seed).iterdir())
+        settings = experiment.pretrain
+        if settings is None:
+            return Cost(0.0, size)
+        trainer, monitor = pretrain.trainer(experiment, settings, self.seed, self.large, method, info, ALONE)
+        images = self.counts[experiment.dataset]["train"]
+        method.train()
+        before = 0.0
+        if type(method).before_epoch is not Method.before_epoch:
+            before = timed(method.before_epoch, 0, trainer.batches(0)) * images / trainer.loader.images
+        seconds = settings.epochs * (max(1, images // settings.batch_size) * self._step(trainer, settings) + before)
+        if monitor:
+            look = timed(monitor, method.encoder, 1, True)
+            seconds += look * math.ceil(settings.epochs / settings.monitor.every)
+        return Cost(seconds, size)
+
+    def _step(self, trainer: Trainer, settings: Pretrain) -> float:
+        """Seconds a step, loading and augmentation included: the median, which a hiccup of the machine leaves alone."""
+        times: list[float] = []
+        epoch = 0
+        while len(times) < WARM + MOST and sum(times[WARM:]) < ENOUGH:
+            batches = trainer.batches(epoch)
+            for _ in range(max(1, len(trainer.loader) // settings.accumulate)):
+                parts = islice(batches, settings.accumulate)
+                times.append(timed(trainer.step, parts, 0.0, settings.lr))
+            epoch += 1
+        counted = sorted(times[WARM:] or times)
+        return counted[len(counted) // 2]
+
+    def embed(self, name: str, dataset: str) -> Cost:
+        """Once for each encoder: what differs between methods is a small head."""
+
+        def work(copy: Paths) -> None:
+            embed.run(name, self.seed, dataset, self.params.embed, copy)
+
+        def measured() -> Cost:
+            small, large = timed(work, self.small), timed(work, self.large)
+            times = self._times(dataset)
+            return Cost(grown(small, large, times), times * self.large.bank(name, self.seed, dataset).stat().st_size)
+
+        return self._once(measured, "embed", self._encoder(name), dataset)
+
+    def probe(self, name: str, protocol: str) -> Cost:
+        """Once for each encoder; the protocol sees the features of an encoder that has hardly learnt."""
+        datasets = list(self.params.datasets)
+        settings = self.params.protocol(protocol)
+
+        def work(copy: Paths) -> None:
+            for dataset in datasets:
+                if not copy.bank(name, self.seed, dataset).is_file():
+                    embed.run(name, self.seed, dataset, self.params.embed, copy)
+            probe.run(name, self.seed, protocol, datasets, settings, copy)
+
+        def measured() -> Cost:
+            small, large = timed(work, self.small), timed(work, self.large)
+            return self._evaluated(name, protocol, grown(small, large, max(map(self._times, datasets))))
+
+        return self._once(measured, "probe", self._encoder(name), protocol)
+
+    def finetune(self, name: str, protocol: str) -> Cost:
+        """Once for each encoder, from pretraining and from scratch: with few steps, and with a few more."""
+        settings = self.params.protocol(protocol, "finetune")
+        assert isinstance(settings, FinetuneSettings)
+        datasets = self.params.targets(protocol)
+        trains = self.params.experiment(name).pretrain is not None
+
+        def work(steps: int) -> None:
+            finetune.run(name, self.seed, protocol, datasets, _shortened(settings, steps), self.large)
+
+        def measured() -> Cost:
+            few, more = (timed(work, steps) for steps in STEPS)
+            step = max(0.0, more - few) / (STEPS[1] - STEPS[0])
+            grid = getattr(settings, "finetune" if trains else "scratch", getattr(settings, "grid", None))
+            steps = sum(grid.steps) if grid else 0
+            times = max(map(self._times, datasets))
+            return self._evaluated(name, protocol, max(0.0, few - STEPS[0] * step) * times + step * steps)
+
+        return self._once(measured, "finetune", self._encoder(name), protocol, trains)
+
+    def _once(self, measured: Callable[[], Cost], *what: object) -> Cost:
+        key = canonical(what)
+        if key not in self._known:
+            self._known[key] = measured()
+        return self._known[key]
+
+    def _encoder(self, name: str) -> dict[str, Any]:
+        return self.params.experiment(name).encoder
+
+    def _evaluated(self, name: str, protocol: str, seconds: float) -> Cost:
+        files = (where(name, self.seed, protocol) for where in (self.large.rows, self.large.predictions))
+        return Cost(seconds, sum(file.stat().st_size for file in files))
+
+    def _times(self, dataset: str) -> float:
+        """How many times as many images the data set has as its larger copy."""
+        copied = read_manifest(self.large.manifest(dataset))["counts"]
+        return sum(self.counts[dataset].values()) / sum(copied[name]["total"] for name in SPLITS)
+
+    def _limited(self, dataset: str, limits: dict[str, int]) -> Any:
+        counts = self.counts[dataset]
+        return self.params.datasets[dataset].model_copy(
+            update={f"{name}_limit": min(limit, counts[name]) for name, limit in limits.items()}
+        )
+
+    def _copy(self, dataset: str, to: Paths, limits: dict[str, int]) -> None:
+        """The first images of each split, which are a fair sample: a split's order is random."""
+        manifest = json.loads(self.paths.manifest(dataset).read_text(encoding="utf-8"))
+        stored = prepare.stored(self.params.datasets[dataset])
+        for name in SPLITS:
+            beton = Beton(self.paths.beton(dataset, name))
+            images = [beton[i] for i in range(min(limits[name], len(beton)))]
+            write_beton(to.beton(dataset, name), images, beton.labels[: len(images)], **stored)
+            manifest["counts"][name]["total"] = len(images)
+            if several := manifest.get("several_labels"):
+                several[name] = several[name][: len(images)]
+        write_json(to.manifest(dataset), manifest)
+
+
+def _shortened(settings: Frozen, steps: int) -> Any:
+    """The settings with every grid's trainings cut to one length."""
+    grids = {key: grid.model_copy(update={"steps": [steps]}) for key, grid in settings if isinstance(grid, Grid)}
+    return settings.model_copy(update=grids)
+
+
+def _bytes(paths: Paths, dataset: str) -> int:
+    return sum(file.stat().st_size for file in paths.manifest(dataset).parent.iterdir())
