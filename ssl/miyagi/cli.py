@@ -63,6 +63,10 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="for scripts")
     track = add("track", _track, "MLflow: send what could not be sent (sync), or say how to open the UI (ui)")
     track.add_argument("action", choices=("sync", "ui"))
+    study = add("study", _study, "does a finding hold here? list, show, run NAME, verdict NAME (or --all)")
+    study.add_argument("action", choices=("list", "show", "run", "verdict"))
+    study.add_argument("name", nargs="?", help="of a file in studies/")
+    study.add_argument("--all", action="store_true", help="verdict: write the table of docs/findings.md")
     return root
 
 
@@ -263,6 +267,21 @@ def _track(args: argparse.Namespace, paths: Paths) -> None:
 
     settings = read_section(paths.params, "tracking", Tracking)
     print(tracking.ui_command(paths, settings) if args.action == "ui" else tracking.sync(paths, settings))
+
+
+def _study(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi.studies import findings, listing, run
+
+    if args.action == "list":
+        print("\n".join(listing.listed(paths)))
+    elif args.action == "verdict" and args.all:
+        print(f"written: {findings.write(paths).relative_to(paths.root)}")
+    elif args.name is None:
+        raise UserError(f"study {args.action}: name one, e.g. `miyagi study {args.action} temperature`")
+    elif args.action == "run":
+        run.run(args.name, paths, lambda line: print(f"miyagi: {line}", flush=True))
+    else:
+        print("\n".join((listing.shown if args.action == "show" else findings.told)(args.name, paths)))
 
 
 if __name__ == "__main__":
