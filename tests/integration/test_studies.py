@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from tests.integration.project import DIGITS, checkout
+from tests.integration.project import DIGITS, checkout, commands
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -60,7 +60,13 @@ def test_its_verdict(studied):
     )
     assert [line.split(":")[0].strip() for line in said[2:5]] == ["with_l2", "without_l2", "l2_over_none"]
     assert studied.run("miyagi", "study", "verdict", "--all").stdout == "written: docs/findings.md\n"
-    assert "not run" in (studied.root / "docs/findings.md").read_text()
+    assert f"| *{re.search(r': ([a-z ]+) ', said[0])[1]}* |" in (studied.root / "docs/findings.md").read_text()
+    studied.run("git", "checkout", "-q", "docs")
+
+
+@pytest.mark.parametrize("command", commands("docs/findings.md"))
+def test_a_command_of_the_page(studied, command):
+    assert studied.run("sh", "-c", command).stdout.strip()
     studied.run("git", "checkout", "-q", "docs")
 
 

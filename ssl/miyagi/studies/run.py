@@ -119,5 +119,6 @@ def _tool(name: str) -> str:
 
 def _environment(root: Path) -> dict[str, str]:
     """The worktree's code comes first, and the tools beside this Python."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(root / "ssl"), "DVC_NO_ANALYTICS": "1"}
+    found = {"PATH": Path(sys.executable).parent, "PYTHONPATH": root / "ssl"}
+    first = {key: os.pathsep.join(filter(None, [str(own), os.environ.get(key)])) for key, own in found.items()}
+    return {**os.environ, **first, "DVC_NO_ANALYTICS": "1"}
