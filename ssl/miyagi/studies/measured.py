@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from miyagi.errors import UserError
@@ -73,12 +74,13 @@ class Measured:
         if len({place_of({**row, "draw": None}) for row in mine}) != 1:
             raise UserError(f"studies/{self.name}.yaml: {where}: {len(mine)} rows are {wanted | measure.condition}, "
                             "not one; say layer and condition")  # fmt: skip
-        scores = [differences.scores(row, kept) for row in mine]
-        if any(one is None for one in scores):
+        scores = [one for row in mine if (one := differences.scores(row, kept)) is not None]
+        if len(scores) < len(mine):
             raise UserError(f"studies/{self.name}.yaml: {where}: {measure.metric} is no mean over images")
         self._same_images(kept, measure.dataset, split, where)
         sign = 1.0 if mine[0]["higher_is_better"] else -1.0
-        return sign * np.mean(np.stack(scores), axis=0)
+        mean: Scores = sign * np.mean(np.stack(scores), axis=0)
+        return mean
 
     def _file(self, arm: str, experiment: str, seed: int, protocol: str) -> tuple[list[Row], Predictions]:
         key = (arm, experiment, seed, protocol)
@@ -87,7 +89,7 @@ class Measured:
             try:
                 rows = json.loads(paths.rows(experiment, seed, protocol).read_text(encoding="utf-8"))["rows"]
                 self._read[key] = rows, load_file(paths.predictions(experiment, seed, protocol))
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
                 raise NotRun(f"{self.name}: {experiment}-{seed}-{protocol} cannot be read ({type(error).__name__}); "
                                 f"run: miyagi study run {self.name}") from None  # fmt: skip
         return self._read[key]

@@ -141,13 +141,15 @@ def line(steps: int) -> Scores:
 
     w_k = (K - 1) (k - mean k) / sum (k - mean k)^2
     """
-    k = np.arange(steps) - (steps - 1) / 2
-    return k * (steps - 1) / (k**2).sum()
+    k = np.arange(steps, dtype=np.float64) - (steps - 1) / 2
+    weights: Scores = k * (steps - 1) / (k**2).sum()
+    return weights
 
 
 def _difference(contrast: Contrast, measured: Measured) -> Scores:
     plus, minus = (reduce(np.add, map(measured.scores, terms)) for terms in (contrast.plus, contrast.minus))
-    return plus - minus
+    effect: Scores = plus - minus
+    return effect
 
 
 def _grid(name: str, measured: Measured) -> Mapping[str, float]:
