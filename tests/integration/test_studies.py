@@ -76,6 +76,8 @@ def test_a_second_run_does_nothing(studied):
 
 def test_another_study_shares_the_stages_and_one_seed_more_runs_that_seed(studied):
     study = yaml.safe_load((studied.root / "studies/temperature.yaml").read_text())
+    study["comparisons"] = {"with_l2": study["comparisons"]["with_l2"]}
+    del study["params"]["experiments"]["raw"]
     (studied.root / "studies/again.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     unready = studied.run("miyagi", "study", "run", "again", check=False)
     assert unready.returncode == 2
