@@ -55,3 +55,16 @@ def test_python_keeps_its_own_ssl():
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_studies_are_listed_and_shown():
+    listed = miyagi("study", "list").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == sorted((line.split()[0] for line in listed), key=int)
+    assert any(line.split()[1] == "temperature" and " stages " in line for line in listed)
+    assert "#   unit_0_07" in miyagi("study", "show", "temperature").stdout.splitlines()
+    for arguments, message in [
+        (("run",), "study run: name one, e.g. `miyagi study run temperature`"),
+        (("show", "temprature"), "studies: there is no 'temprature'; did you mean 'temperature'?"),
+    ]:
+        done = miyagi("study", *arguments)
+        assert (done.returncode, done.stderr) == (2, f"miyagi: {message}\n")

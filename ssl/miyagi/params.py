@@ -212,7 +212,7 @@ def merge(base: Mapping, changes: Mapping) -> Mapping:
     return merged
 
 
-def validate(model: type[Model], data: Any, key: str, also: tuple[str, ...] = ()) -> Model:
+def validate(model: type[Model], data: Any, key: str, also: tuple[str, ...] = (), file: str = "params.yaml") -> Model:
     """`data` as a `model`, or a UserError of one line that names the key (and the nearest known one for a typo).
 
     Args:
@@ -220,6 +220,7 @@ def validate(model: type[Model], data: Any, key: str, also: tuple[str, ...] = ()
         data: what YAML gave.
         key: where `data` stands in the file, e.g. "evaluate.knn"; empty for the whole file.
         also: keys that are known at this place beside the model's own, for the hint.
+        file: the name of the file that `data` comes from.
     """
     try:
         # By way of JSON, because strict models take a JSON list, but not a Python one, for a tuple.
@@ -231,10 +232,10 @@ def validate(model: type[Model], data: Any, key: str, also: tuple[str, ...] = ()
         where = ".".join([key, *place] if key else place)
         if error["type"] == "extra_forbidden":
             known = [*_fields(model, place[:-1]), *(also if len(place) == 1 else ())]
-            raise UserError(f"params.yaml: unknown key '{where}'; {did_you_mean(place[-1], known)}") from None
+            raise UserError(f"{file}: unknown key '{where}'; {did_you_mean(place[-1], known)}") from None
         reason = error["msg"].removeprefix("Value error, ")
         got = "" if isinstance(error["input"], dict) or error["type"] == "value_error" else f", got {error['input']!r}"
-        raise UserError(f"params.yaml: {where or 'params'}: {reason}{got}") from None
+        raise UserError(f"{file}: {where or 'params'}: {reason}{got}") from None
 
 
 def _fields(model: Any, place: list[str]) -> list[str]:
@@ -256,22 +257,37 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _load(file: Path) -> Any:
+def load(file: Path) -> Any:
+    """A YAML file's content, unchecked; see `parse`.
+
+    Raises:
+        UserError: it is missing, or cannot be read.
+    """
     try:
-        return yaml.load(file.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+        return parse(file.read_text(encoding="utf-8"), file.name)
     except FileNotFoundError:
         raise UserError(f"there is no {file.name} in {file.parent}: run miyagi from the project's root") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {file}: {error}") from None
+
+
+def parse(text: str, name: str) -> Any:
+    """YAML as `params.yaml` is read: by a safe loader to which 1e-3 is a number.
+
+    Raises:
+        UserError: `text`, of the file called `name`, is not YAML.
+    """
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{file.name}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+        raise UserError(f"{name}{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
 
 
 def read_section(file: Path, section: str, model: type[Model]) -> Model:
     """One section alone, for a stage that depends on no other."""
-    data = _load(file)
+    data = load(file)
     return validate(model, data.get(section, {}) if isinstance(data, dict) else data, section)
 
 
@@ -281,7 +297,7 @@ def read(file: Path) -> Params:
     Raises:
         UserError: the file is missing, is not YAML, or says something that cannot be.
     """
-    params = validate(Params, _load(file), "")
+    params = validate(Params, load(file), "")
     for key, dataset in params.datasets.items():
         SOURCES.check(dataset.source, f"datasets.{key}.source")
     for key in params.evaluate:

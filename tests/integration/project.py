@@ -60,6 +60,12 @@ class Project:
         return {out["path"]: (out["md5"], out["size"]) for stage in lock["stages"].values() for out in stage["outs"]}
 
 
+def commands(name):
+    """The lines of a page's blocks of commands, which have no language, unlike its blocks of YAML."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
+    return [line.split("#")[0].strip() for language, block in blocks if not language for line in block.splitlines()]
+
+
 def checkout(root):
     """Copy what git knows or would add, and make it a repository of its own."""
     files = subprocess.run(
@@ -76,14 +82,17 @@ def checkout(root):
     return project
 
 
+DIGITS = {
+    "digits": {
+        "source": "digits", "path": "ssl/miyagi/data/sources/digits.py", "size": 32,
+        "train_limit": 256, "val_limit": 64, "test_limit": 200,
+    }
+}  # fmt: skip
+
+
 def shrink(params):
     params["dataset"] = "digits"
-    params["datasets"] = {
-        "digits": {
-            "source": "digits", "path": "ssl/miyagi/data/sources/digits.py", "size": 32,
-            "train_limit": 256, "val_limit": 64, "test_limit": 200,
-        }
-    }  # fmt: skip
+    params["datasets"] = DIGITS
     params["experiments"] = {name: params["experiments"][name] for name in EXPERIMENTS}
     params["encoder"]["width"] = 8
     params["pretrain"] |= {"epochs": 2, "batch_size": 64}

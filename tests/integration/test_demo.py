@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.integration.project import BIN, ROOT, checkout
+from tests.integration.project import BIN, ROOT, checkout, commands
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -74,17 +74,11 @@ def test_the_estimate_is_within_a_factor_of_one_and_a_half(demo):
     assert demo.seconds / 1.5 < estimated < demo.seconds * 1.5
 
 
-def commands():
-    """The lines of the README's blocks of commands, which have no language, unlike its blocks of YAML."""
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    return [line.split("#")[0].strip() for language, block in blocks if not language for line in block.splitlines()]
-
-
 def test_the_readme_names_the_two_commands():
-    assert commands()[:2] == ["make demo", "make test"]
+    assert commands("README.md")[:2] == ["make demo", "make test"]
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if not c.startswith("make ")])
+@pytest.mark.parametrize("command", [c for c in commands("README.md") if not c.startswith("make ")])
 def test_a_command_of_the_readme(demo, command):
     assert demo.run("sh", "-c", command).stdout.strip() or command == "dvc params diff"
 

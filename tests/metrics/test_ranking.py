@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from miyagi.metrics.ranking import kendall, kendall_interval
+from miyagi.metrics.ranking import kendall, kendall_beyond, kendall_interval
 
 
 @pytest.mark.parametrize("levels", [None, 5, 2])
@@ -62,6 +62,18 @@ def test_the_interval_covers_the_truth():
         _, low, high = kendall_interval(a, b, draws=300, level=0.9, seed=trial)
         held += low <= 2 / np.pi * np.arcsin(0.7) <= high
     assert 80 <= held <= 98
+
+
+def test_beyond_is_the_intervals_other_side():
+    """A 90 % interval that ends at a threshold leaves 5 % of the redrawn taus beyond it."""
+    rng = np.random.default_rng(6)
+    a = rng.normal(size=40)
+    b = a + rng.normal(size=40)
+    _, low, high = kendall_interval(a, b, level=0.9)
+    assert kendall_beyond(a, b, low)[0] == pytest.approx(0.05, abs=0.003)
+    assert kendall_beyond(a, b, high)[1] == pytest.approx(0.05, abs=0.003)
+    assert kendall_beyond([1, 2, 3, 4], [1, 2, 3, 4], 0.5) == (pytest.approx(1 / 2001, rel=0.1), 1.0)
+    assert kendall_beyond([1, 1, 1], [1, 2, 3], 0.5) == (1.0, 1.0)
 
 
 def test_all_tied_is_nobodys_order():

@@ -25,6 +25,10 @@ def register(add: Add) -> None:
     images = add("embed-images", _embed_images, "features of a folder of images", "folder", "experiment")
     images.add_argument("--seed", type=int, help="default: the first")
     images.add_argument("--out", type=Path, metavar="FILE.safetensors", help="default: FOLDER-EXPERIMENT-SEED")
+    study = add("study", _study, "does a finding hold here? list, show, run NAME, verdict NAME (or --all)")
+    study.add_argument("action", choices=("list", "show", "run", "verdict"))
+    study.add_argument("name", nargs="?", help="of a file in studies/")
+    study.add_argument("--all", action="store_true", help="verdict: write the table of docs/findings.md")
 
 
 def _doctor(args: argparse.Namespace, paths: Paths) -> None:
@@ -67,3 +71,18 @@ def _embed_images(args: argparse.Namespace, paths: Paths) -> None:
 
     for file in embed_images.run(read(paths.params), paths, args.folder, args.experiment, args.seed, args.out):
         print(file)
+
+
+def _study(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi.studies import findings, listing, run
+
+    if args.action == "list":
+        print("\n".join(listing.listed(paths)))
+    elif args.action == "verdict" and args.all:
+        print(f"written: {findings.write(paths).relative_to(paths.root)}")
+    elif args.name is None:
+        raise UserError(f"study {args.action}: name one, e.g. `miyagi study {args.action} temperature`")
+    elif args.action == "run":
+        run.run(args.name, paths, lambda line: print(f"miyagi: {line}", flush=True))
+    else:
+        print("\n".join((listing.shown if args.action == "show" else findings.told)(args.name, paths)))

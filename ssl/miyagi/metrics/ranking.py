@@ -46,11 +46,31 @@ def kendall_interval(
     tau = float(_taus(left, right)[0])
     if np.isnan(tau):
         return tau, tau, tau
-    rows = np.random.default_rng(seed).integers(0, left.shape[1], size=(draws, left.shape[1]))
-    redrawn = _taus(left[0][rows], right[0][rows])
     tail = (1 - level) / 2
-    low, high = np.nanquantile(redrawn, [tail, 1 - tail])
+    low, high = np.nanquantile(_redrawn(left, right, draws, seed), [tail, 1 - tail])
     return tau, float(low), float(high)
+
+
+def kendall_beyond(
+    a: ArrayLike, b: ArrayLike, threshold: float, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """One-sided bootstrap p-values of "tau is at most `threshold`" and of "tau is at least `threshold`".
+
+    p = (redrawn taus on that side of the threshold + 1) / (redrawn taus + 1), see `kendall_interval`; both are 1 where
+    all are tied in `a` or in `b`.
+
+    Raises:
+        ValueError: what `kendall` refuses.
+    """
+    found = _redrawn(*_pair(a, b), draws, seed)
+    found = found[~np.isnan(found)]
+    at_most, at_least = (int(side.sum()) for side in (found <= threshold, found >= threshold))
+    return (at_most + 1) / (len(found) + 1), (at_least + 1) / (len(found) + 1)
+
+
+def _redrawn(left: Floats, right: Floats, draws: int, seed: int) -> Floats:
+    rows = np.random.default_rng(seed).integers(0, left.shape[1], size=(draws, left.shape[1]))
+    return _taus(left[0][rows], right[0][rows])
 
 
 def _pair(a: ArrayLike, b: ArrayLike) -> tuple[Floats, Floats]:
