@@ -9,10 +9,10 @@ RUN = PATH="$(abspath $(VENV))/bin:$$PATH"
 PYTEST = $(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo mlflow bench lint test test-all clean
+.PHONY: help setup packages demo flow cluster-up cluster-down mlflow bench lint test test-all clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/installed ## make .venv and install everything, system packages included where apt may
 
@@ -29,6 +29,16 @@ demo: setup ## pretrain, evaluate and report on real images: `dvc repro` with pa
 	@$(RUN) miyagi check
 	@$(RUN) dvc repro
 	@$(RUN) miyagi summary
+
+flow: setup ## the same as `dvc repro`, many stages at once; ARGS="--dry-run" prints the plan
+	@$(RUN) python -m flows.pipeline $(ARGS)
+
+cluster-up: setup ## Postgres, MLflow, Prefect and two workers on 127.0.0.1: docs/cluster.md
+	@sh tools/packages.sh postgresql
+	@$(RUN) python -m flows.services up
+
+cluster-down: setup ## end them, and delete all but their logs
+	@$(RUN) python -m flows.services down
 
 mlflow: setup ## open the MLflow UI on 127.0.0.1
 	@$(RUN) sh -c "$$($(VENV)/bin/miyagi track ui)"
