@@ -23,13 +23,16 @@ def limit() -> str:
     return f"gpu:{name()}"
 
 
-def gpus() -> int:
-    """How many GPUs the driver lists; 0 where there is none."""
+def gpus() -> list[str]:
+    """The GPUs of this process as CUDA names them: those of $CUDA_VISIBLE_DEVICES, or all that the driver lists."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
     program = shutil.which("nvidia-smi")
     if program is None:
-        return 0
+        return []
     done = subprocess.run([program, "--list-gpus"], capture_output=True, text=True, check=False)
-    return sum(line.startswith("GPU ") for line in done.stdout.splitlines())
+    return [str(i) for i in range(sum(line.startswith("GPU ") for line in done.stdout.splitlines()))]
 
 
 def slots(jobs: int) -> int:
@@ -40,7 +43,7 @@ def slots(jobs: int) -> int:
     """
     given = os.environ.get("MIYAGI_GPU_SLOTS")
     if given is None:
-        return gpus() or jobs
+        return len(gpus()) or jobs
     if not given.isdecimal() or int(given) < 1:
         raise UserError(f"$MIYAGI_GPU_SLOTS is '{given}'; give the number of trainings that this node may run at once")
     return int(given)

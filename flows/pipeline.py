@@ -114,9 +114,9 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int) -> int:
 class _Devices:
     """This run's GPUs, the least used first: a stage sees those it took, and no others."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         self._lock = threading.Lock()
-        self._uses = dict.fromkeys(range(number), 0)
+        self._uses = dict.fromkeys(names, 0)
 
     @contextmanager
     def taken(self, number: int) -> Iterator[dict[str, str]]:
@@ -125,7 +125,7 @@ class _Devices:
             for device in mine:
                 self._uses[device] += 1
         try:
-            yield {"CUDA_VISIBLE_DEVICES": ",".join(map(str, sorted(mine)))} if mine else {}
+            yield {"CUDA_VISIBLE_DEVICES": ",".join(sorted(mine))} if mine else {}
         finally:
             with self._lock:
                 for device in mine:

@@ -46,6 +46,11 @@ class Postgres:
         """SQLAlchemy's address of a database."""
         return f"{dialect}://miyagi:{self._password}@127.0.0.1:{self.port}/{database}"
 
+    @property
+    def password(self) -> str:
+        """For $PGPASSWORD, where an address has none."""
+        return self._password
+
     def start(self, seconds: float = 60) -> None:
         """Start the server and wait for it.
 

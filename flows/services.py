@@ -23,6 +23,7 @@ from flows import stage
 from flows.postgres import Postgres, free_port
 from miyagi.errors import UserError
 
+PYTHON = (sys.executable, "-m")
 POOLS = ("cpu", "gpu")
 LIMIT = {"cpu": "8", "gpu": "1"}
 """Flow runs at once of a rehearsal's worker: a pipeline that waits and stages beside it; one training."""
@@ -60,6 +61,7 @@ class Rehearsal:
     processes: list[Process] = field(default_factory=list)
     data: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    storage: str = ""
 
     def up(self) -> dict[str, str]:
         """Start everything; the variables that a shell needs to use it.
@@ -103,8 +105,8 @@ class Rehearsal:
             "MIYAGI_NODE": name, "MIYAGI_WORKSPACE": str(place), "PREFECT_HOME": str(place / "prefect"), **QUICK,
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1", "PREFECT_WORKER_WEBSERVER_PORT": str(port),
         }  # fmt: skip
-        options = ("--pool", pool, "--name", name, "--limit", LIMIT[pool], "--with-healthcheck")
-        self._start(f"worker-{name}", ("prefect", "worker", "start", *options), environment)
+        script = str(self.root / "cluster" / "worker.sh")
+        self._start(f"worker-{name}", ("sh", script, pool, "--limit", LIMIT[pool], "--with-healthcheck"), environment)
         return lambda: self._wait(f"worker-{name}", lambda: answers(f"http://127.0.0.1:{port}/health"))
 
     def _servers(self) -> None:
@@ -123,15 +125,18 @@ class Rehearsal:
         self.environment = {
             "PREFECT_API_URL": f"{prefect}/api",
             "MLFLOW_TRACKING_URI": mlflow,
-            "MIYAGI_STORAGE": postgres.url("optuna"),
+            "PGPASSWORD": postgres.password,
         }
+        self.storage = f"postgresql://miyagi@127.0.0.1:{postgres.port}/optuna"
         database = {"PREFECT_API_DATABASE_CONNECTION_URL": postgres.url("prefect", "postgresql+asyncpg")}
         place = {"PREFECT_HOME": str(self.folder / "prefect"), **QUICK}
         where = ("--host", "127.0.0.1", "--port")
-        self._start("prefect", ("prefect", "server", "start", *where, prefect.rpartition(":")[2]), database | place)
+        self._start(
+            "prefect", (*PYTHON, "prefect", "server", "start", *where, prefect.rpartition(":")[2]), database | place
+        )
         self._start(
             "mlflow",
-            ("mlflow", "server", *where, mlflow.rpartition(":")[2], "--workers", "1", "--backend-store-uri",
+            (*PYTHON, "mlflow", "server", *where, mlflow.rpartition(":")[2], "--workers", "1", "--backend-store-uri",
              postgres.url("mlflow"), "--artifacts-destination", str(self.folder / "artifacts")),
         )  # fmt: skip
         self._wait("prefect", lambda: answers(f"{prefect}/api/health"))
@@ -142,7 +147,7 @@ class Rehearsal:
         log = self.folder / "logs" / "deploy.log"
         with log.open("ab") as said:
             done = subprocess.run(
-                [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+                [*PYTHON, "prefect", "--no-prompt", "deploy", "--all"],
                 cwd=self.root, env=self._environment(), check=False, stdout=said, stderr=subprocess.STDOUT,
             )  # fmt: skip
         if done.returncode:
@@ -154,11 +159,9 @@ class Rehearsal:
         return variables
 
     def _start(self, name: str, command: Sequence[str], environment: dict[str, str] | None = None) -> psutil.Process:
-        program, *arguments = command
         with (self.folder / "logs" / f"{name}.log").open("ab") as said:
             started = subprocess.Popen(
-                [sys.executable, "-m", program, *arguments],
-                cwd=self.folder, env=self._environment() | (environment or {}),
+                command, cwd=self.folder, env=self._environment() | (environment or {}),
                 stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         return self._remember(name, started.pid)
@@ -231,6 +234,7 @@ def main(arguments: Sequence[str]) -> int:
         elif list(arguments) == ["up"]:
             for name, value in found.up().items():
                 print(f"export {name}='{value}'")
+            print(f"# a sweep on many workers has storage: {found.storage}")
             print(f"# Prefect and MLflow open in a browser at these addresses; logs: {found.folder / 'logs'}")
             print("# next: python -m flows.pipeline --cluster; at the end: make cluster-down")
         else:

@@ -100,20 +100,23 @@ def test_a_second_pipeline_of_a_checkout_is_refused(tmp_path):
 
 
 def test_two_trainings_see_different_gpus():
-    devices = pipeline._Devices(3)
+    devices = pipeline._Devices("012")
     with devices.taken(2) as first, devices.taken(1) as second:
         assert {first["CUDA_VISIBLE_DEVICES"], second["CUDA_VISIBLE_DEVICES"]} == {"0,1", "2"}
         with devices.taken(1) as shared:  # where a user asked for more slots than there are GPUs
             assert shared["CUDA_VISIBLE_DEVICES"] == "0"
     with devices.taken(3) as all_of_them:
         assert all_of_them["CUDA_VISIBLE_DEVICES"] == "0,1,2"
-    with pipeline._Devices(0).taken(1) as none:
+    with pipeline._Devices("").taken(1) as none:
         assert none == {}
 
 
 def test_slots_of_a_node(monkeypatch, tmp_path):
     monkeypatch.delenv("MIYAGI_GPU_SLOTS", raising=False)
-    assert node.slots(3) == (node.gpus() or 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    assert node.gpus() == ["4", "5"] and node.slots(3) == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert node.gpus() == [] and node.slots(3) == 3
     monkeypatch.setenv("MIYAGI_GPU_SLOTS", "2")
     assert node.slots(1) == 2
     monkeypatch.setenv("MIYAGI_GPU_SLOTS", "many")
