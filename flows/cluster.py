@@ -22,7 +22,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import checkout, graph, node, schedule, stage
 from flows.checkout import Revision
-from flows.child import Children
+from flows.child import Children, Ended
 from flows.graph import Pool
 from miyagi.errors import UserError
 
@@ -30,8 +30,8 @@ MOST = 256
 """Stages of one pipeline that may be in flight at once; the workers' own limits say how many of them run."""
 LOST = 3
 """How many machines may be lost under one attempt at a stage."""
-POLL = 2.0
-"""Seconds between two looks at a run."""
+POLL, SLOWEST_POLL = 2.0, 30.0
+"""Seconds between two looks at a run: at first, and at one that takes long."""
 UNLEASED = 20.0
 """Seconds for which a run may be without its lease: before it takes it, and after it gave it back."""
 
@@ -56,6 +56,8 @@ def pipeline(repository: str, revision: str, targets: list[str] | None = None) -
                 return
             message = (ended.state.message or ended.state.name or "") if ended.state else ""
             log.warning("%s: %s", planned.name, message)
+            if ended.state and ended.state.is_cancelled():
+                raise Ended(f"{planned.name}: cancelled")
             if not (ended.state and ended.state.is_crashed()):
                 mistake = message.partition("UserError: ")[2]
                 raise UserError(mistake) if mistake else stage.StageFailed(f"{planned.name}: {message}")
@@ -137,18 +139,22 @@ def _stage_run(wanted: Revision, planned: graph.Stage, live: set[UUID]) -> FlowR
 
 def _waited(run: FlowRun, lease: str | None) -> FlowRun:
     """The run, once it has ended; one that runs without its `lease` is told to have crashed."""
-    since = time.monotonic()
+    began = time.monotonic()
+    missed: float | None = None
     with get_client(sync_client=True) as client:
         while not (run.state and run.state.is_final()):
-            time.sleep(POLL)
+            # A long run is looked at seldom: 256 of them together ask 10 times a second.
+            time.sleep(POLL if missed else min(SLOWEST_POLL, POLL + (time.monotonic() - began) / 20))
             try:
                 run = client.read_flow_run(run.id)
                 if lease is None or not (run.state and run.state.is_running()) or _held(client, lease):
-                    since = time.monotonic()
-                elif time.monotonic() - since > UNLEASED:
+                    missed = None
+                    continue
+                missed = missed or time.monotonic()
+                if time.monotonic() - missed > UNLEASED:
                     client.set_flow_run_state(run.id, Crashed(message="its worker was lost"), force=True)
             except httpx.HTTPError:  # the server or its database restarts; what runs goes on
-                since = time.monotonic()
+                missed = None
     return run
 
 
