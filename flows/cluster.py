@@ -143,7 +143,7 @@ def _waited(run: FlowRun, lease: str | None) -> FlowRun:
     missed: float | None = None
     with get_client(sync_client=True) as client:
         while not (run.state and run.state.is_final()):
-            # A long run is looked at seldom: 256 of them together ask 10 times a second.
+            # A long run is looked at seldom: 256 of them together ask 17 times a second.
             time.sleep(POLL if missed else min(SLOWEST_POLL, POLL + (time.monotonic() - began) / 20))
             try:
                 run = client.read_flow_run(run.id)
@@ -173,5 +173,5 @@ def _cancelling(live: set[UUID]) -> Iterator[None]:
     except BaseException:
         with get_client(sync_client=True) as client:
             for run in list(live):
-                client.set_flow_run_state(run, Cancelling(), force=True)
+                client.set_flow_run_state(run, Cancelling())
         raise

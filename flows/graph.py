@@ -75,11 +75,12 @@ def plan(root: Path, targets: Sequence[str] = (), *, force: bool = False, missin
 
     try:
         with Repo(str(root)) as repo:
-            found = {stage.addressing: stage for stage in repo.index.graph if stage.cmd}
             graph = repo.index.graph
+            names = {stage: _name(stage, Path(repo.root_dir)) for stage in graph if stage.cmd}
+            found = {name: stage for stage, name in names.items()}
             needs = {
-                name: tuple(sorted(other.addressing for other in graph.successors(stage) if other.cmd))
-                for name, stage in found.items()
+                name: tuple(sorted(names[other] for other in graph.successors(stage) if other in names))
+                for stage, name in names.items()
             }
             state = _Workspace(
                 {out.fs_path: out.hash_info for stage in found.values() for out in stage.outs if missing}
@@ -92,6 +93,12 @@ def plan(root: Path, targets: Sequence[str] = (), *, force: bool = False, missin
     except DvcException as error:
         raise UserError(" ".join(f"dvc.yaml: {error}".split())) from error
     return Plan(tuple(planned.values()))
+
+
+def _name(stage: Any, root: Path) -> str:
+    """As DVC calls it in the folder `root`; `stage.addressing` is relative to wherever the process happens to be."""
+    file = Path(stage.path).relative_to(root).as_posix()
+    return str(stage.name) if file == "dvc.yaml" else f"{file}:{stage.name}"
 
 
 def _wanted(needs: dict[str, tuple[str, ...]], targets: Sequence[str]) -> set[str]:

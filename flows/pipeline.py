@@ -64,6 +64,7 @@ def described(plan: graph.Plan, *, verbose: bool) -> str:
 
 def run(root: Path, plan: graph.Plan, force: bool, jobs: int) -> int:
     """Run a plan in the checkout at `root`, with an ephemeral server where no other is named."""
+    (root / ".miyagi").mkdir(exist_ok=True)  # where Prefect, once it is imported, makes its home
     from prefect import flow
     from prefect.client.orchestration import get_client
     from prefect.task_runners import ThreadPoolTaskRunner
@@ -151,6 +152,7 @@ def _on_cluster(root: Path, targets: Sequence[str]) -> None:
     graph.plan(root, targets)  # a mistake in dvc.yaml or in the targets is told here, not by a worker
     if "PREFECT_API_URL" not in os.environ:
         raise UserError("$PREFECT_API_URL names no server; `make cluster-up` starts a small one: docs/cluster.md")
+    (root / ".miyagi").mkdir(exist_ok=True)  # where Prefect, once it is imported, makes its home
     from flows import cluster
 
     cluster.submit(wanted, targets)

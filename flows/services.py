@@ -101,6 +101,7 @@ class Rehearsal:
     def worker(self, pool: str, name: str) -> Callable[[], None]:
         """Start a worker of `pool` with a cache, clones and a Prefect home of its own; a function that waits for it."""
         place, port = self.folder / name, free_port()
+        place.mkdir(parents=True, exist_ok=True)
         environment = {
             "MIYAGI_NODE": name, "MIYAGI_WORKSPACE": str(place), "PREFECT_HOME": str(place / "prefect"), **QUICK,
             "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1", "PREFECT_WORKER_WEBSERVER_PORT": str(port),
@@ -129,10 +130,9 @@ class Rehearsal:
         }
         self.storage = f"postgresql://miyagi@127.0.0.1:{postgres.port}/optuna"
         database = {"PREFECT_API_DATABASE_CONNECTION_URL": postgres.url("prefect", "postgresql+asyncpg")}
-        place = {"PREFECT_HOME": str(self.folder / "prefect"), **QUICK}
         where = ("--host", "127.0.0.1", "--port")
         self._start(
-            "prefect", (*PYTHON, "prefect", "server", "start", *where, prefect.rpartition(":")[2]), database | place
+            "prefect", (*PYTHON, "prefect", "server", "start", *where, prefect.rpartition(":")[2]), database | QUICK
         )
         self._start(
             "mlflow",
@@ -154,7 +154,8 @@ class Rehearsal:
             raise UserError(f"prefect.yaml: its deployments were refused; see {log}")
 
     def _environment(self) -> dict[str, str]:
-        variables = {**stage.environment(self.root), **self.environment}
+        home = {"PREFECT_HOME": str(self.folder / "prefect")}
+        variables = {**stage.environment(self.root), **home, **self.environment}
         variables["PYTHONPATH"] = f"{self.root}{os.pathsep}{variables['PYTHONPATH']}"
         return variables
 
