@@ -5,6 +5,7 @@ An independent implementation to compare with, and 1,000 stages in a second inst
 
 import hashlib
 import json
+from copy import deepcopy
 
 import yaml
 
@@ -36,7 +37,7 @@ class Locked:
         if deps:
             entry["deps"] = [self.hashed(dep) for dep in deps]
         if params:
-            entry["params"] = {"params.yaml": {key: lookup(self.params, key) for key in params}}
+            entry["params"] = {"params.yaml": {key: deepcopy(lookup(self.params, key)) for key in params}}
         self.lock[name] = entry | {"outs": [self.hashed(out) for out in outs]}
 
     def hashed(self, path):
