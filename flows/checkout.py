@@ -66,11 +66,8 @@ def clone(wanted: Revision, folder: Path) -> Iterator[Path]:
     """
     home = folder / digest(wanted.repository)
     (home / "clones").mkdir(parents=True, exist_ok=True)
-    for number in count():
-        path = home / "clones" / f"{wanted.commit[:12]}-{number}"
-        lock = _locked(path)
-        if lock is not None:
-            break
+    places = (home / "clones" / f"{wanted.commit[:12]}-{number}" for number in count())
+    path, lock = next((place, lock) for place in places if (lock := _locked(place)) is not None)
     with lock:
         _delete_others(home / "clones", wanted)
         if not path.exists():

@@ -57,17 +57,18 @@ class Postgres:
         Raises:
             UserError: it does not come up; the log says why.
         """
-        command = [program("postgres"), "-D", self.data / "files", "-p", str(self.port)]
+        command = [program("postgres"), "-D", str(self.data / "files"), "-p", str(self.port)]
         options = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200", "fsync=off")
         for option in options:
             command += ["-c", option]
         with self.log.open("ab") as said:
-            self.process = subprocess.Popen(
+            started: subprocess.Popen[bytes] = subprocess.Popen(
                 command, cwd=self.data, stdout=said, stderr=subprocess.STDOUT, start_new_session=True, **OWNER
             )
+        self.process = started
         deadline = time.monotonic() + seconds
         while not self._ready():
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            if started.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise UserError(f"Postgres does not start; see {self.log}")
             time.sleep(0.1)
@@ -86,13 +87,14 @@ class Postgres:
 
     def _ready(self) -> bool:
         import psycopg
+        from psycopg import sql
 
         try:
             with psycopg.connect(self.url(dialect="postgresql"), autocommit=True, connect_timeout=2) as connection:
                 there = {row[0] for row in connection.execute("select datname from pg_database")}
                 for database in DATABASES:
                     if database not in there:
-                        connection.execute(f"create database {database}")  # type: ignore[call-overload]
+                        connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
         except psycopg.OperationalError:
             return False
         return True

@@ -91,10 +91,9 @@ class Rehearsal:
             if found is not None:
                 end(found)
         self.processes.clear()
-        for path in (
-            *filter(None, [self.data]),
-            *(p for p in self.folder.glob("*") if p.name not in ("logs", "state.json")),
-        ):
+        kept = ("logs", "state.json")
+        left = [path for path in self.folder.glob("*") if path.name not in kept]
+        for path in [*left, *([Path(self.data)] if self.data else [])]:
             shutil.rmtree(path, ignore_errors=True)
         (self.folder / "state.json").unlink(missing_ok=True)
 
