@@ -84,6 +84,18 @@ def run_stage(
             log.info("its log on %s: %s", node.name(), stage.log_of(root, name))
 
 
+@flow(name="sweep-worker", flow_run_name="{experiment}", persist_result=False)
+def sweep_worker(repository: str, revision: str, experiment: str, pool: Pool = "gpu") -> None:
+    """Run trials of an experiment's sweep beside those that run it already; it has to have a `storage`."""
+    wanted, children = Revision(repository, revision), Children()
+    with _gpus(pool, 1), checkout.clone(wanted, checkout.workspace()) as root:
+        *_, sweep = graph.plan(root, [f"sweep@{experiment}"], missing=True).stages
+        try:
+            stage.work_on_sweep(children, root, experiment, sweep.needs)
+        finally:
+            children.end()
+
+
 def lease_of(wanted: Revision, name: str) -> str:
     """The concurrency limit, of one slot, that a stage of a revision is run under."""
     return f"stage:{wanted.commit}:{name}"

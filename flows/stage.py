@@ -50,6 +50,17 @@ def run_alone(children: Children, root: Path, name: str, *, timeout: float | Non
     _attempt(children, commands, root, name, timeout, {"ONLY_STAGE": name})
 
 
+def work_on_sweep(children: Children, root: Path, experiment: str, needs: Sequence[str]) -> None:
+    """Run trials of a sweep that `sweep@EXPERIMENT` has begun elsewhere, until it ends. See `run`.
+
+    The study's storage is in params.yaml; what the trials read comes from the DVC remote, made by the stages `needs`.
+    """
+    name = f"sweep@{experiment}"
+    pulled = [[*DVC, "repro", "--pull", *needs]] if needs else []
+    trials = [sys.executable, "-P", "-m", "miyagi.cli", "sweep-worker", experiment]
+    _attempt(children, [*pulled, trials], root, f"{name}-worker", None, {"ONLY_STAGE": name})
+
+
 def log_of(root: Path, name: str) -> Path:
     """Where everything that a stage says is written."""
     return root / ".miyagi" / "flows" / f"{name}.log"
