@@ -11,10 +11,10 @@ WORKERS = -n auto --dist loadfile
 PYTEST = $(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo mlflow bench zoo lint test test-all clean
+.PHONY: help setup packages demo flow cluster-up cluster-down dashboard bench zoo lint test test-all
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/installed ## make .venv and install everything, system packages included where apt may
 
@@ -32,8 +32,15 @@ demo: setup ## pretrain, evaluate and report on real images: `dvc repro` with pa
 	@$(RUN) dvc repro
 	@$(RUN) miyagi summary
 
-mlflow: setup ## open the MLflow UI on 127.0.0.1
-	@$(RUN) sh -c "$$($(VENV)/bin/miyagi track ui)"
+flow: setup ## the same as `dvc repro`, many stages at once; ARGS="--dry-run" prints the plan
+	@$(RUN) python -m flows.pipeline $(ARGS)
+
+cluster-up: setup ## Postgres, MLflow, Prefect and two workers on 127.0.0.1: docs/cluster.md
+	@sh tools/packages.sh postgresql
+	@$(RUN) python -m flows.services up
+
+cluster-down: setup ## end them, and delete all but their logs
+	@$(RUN) python -m flows.services down
 
 bench: setup ## speed beside lightly and torchvision -> docs/benchmarks.md; IMAGES=FOLDER: on your own pictures
 	@$(RUN) python -m benchmarks $(if $(IMAGES),--images "$(IMAGES)")
@@ -55,6 +62,3 @@ test: setup ## every unit, and one real path through each tool
 test-all: test ## the rest as well: the demo on the real data, every command of the README
 	$(PYTEST) $(WORKERS) -m "slow and not gpu and not integration"
 	$(PYTEST) -m "slow and not gpu and integration"
-
-clean: ## delete what a run wrote; the DVC cache and the MLflow store stay
-	rm -rf .miyagi/train data/betons runs reports

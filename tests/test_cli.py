@@ -36,6 +36,22 @@ def test_a_users_mistake_is_a_line_and_exit_2(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_worker_runs_no_other_stage_than_its_own(monkeypatch):
+    """A cluster's worker sets ONLY_STAGE, DVC sets DVC_STAGE."""
+    monkeypatch.setenv("ONLY_STAGE", "probe@simclr-0-knn")
+    monkeypatch.setenv("DVC_STAGE", "pretrain@simclr-0")
+    done = miyagi("check")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "miyagi: pretrain@simclr-0 comes before probe@simclr-0-knn and is not in the DVC remote; "
+        "run it first, and push its results\n"
+    )
+    monkeypatch.setenv("DVC_STAGE", "probe@simclr-0-knn")
+    assert miyagi("check").returncode == 0
+    monkeypatch.delenv("DVC_STAGE")
+    assert miyagi("check").returncode == 0
+
+
 def test_check(tmp_path):
     assert miyagi("check").stdout.endswith(": ok\n")
 

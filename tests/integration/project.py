@@ -27,7 +27,7 @@ class Project:
             "GIT_CONFIG_GLOBAL": os.devnull,
         }
         # A newcomer's shell: no server of ours, and no make around theirs, which would tell of its folders at the end.
-        for name in ("MLFLOW_TRACKING_URI", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
             self.env.pop(name, None)
 
     def run(self, *command, check=True, timeout=600):

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exit 2 with a line or two for a mistake that the user can mend."""
     args = parser().parse_args(arguments)
     try:
+        _only_stage()
         args.command(args, Paths(Path.cwd()))
     except UserError as error:
         if "TORCHELASTIC_RUN_ID" not in os.environ:  # one of several processes leaves it to their launcher
@@ -34,6 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `miyagi list methods | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _only_stage() -> None:
+    """A worker of a cluster was given one stage; what comes before it is another's, or would be made twice."""
+    only, stage = os.environ.get("ONLY_STAGE"), os.environ.get("DVC_STAGE")
+    if only and stage and only != stage:
+        raise UserError(f"{stage} comes before {only} and is not in the DVC remote; run it first, and push its results")
 
 
 def parser() -> argparse.ArgumentParser:
