@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 # What FFCV's build needs, and the package that holds the original Fashion-MNIST files.
 PACKAGES = g++ python3-dev python3-venv pkg-config libopencv-dev libturbojpeg0-dev dataset-fashion-mnist
-TEST_PACKAGES = chromium
+TEST_PACKAGES = chromium postgresql
 RUN = PATH="$(abspath $(VENV))/bin:$$PATH"
 # Tests of several processes have more threads than cores: a thread that waits must not spin.
 PYTEST = $(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest
