@@ -9,7 +9,7 @@ RUN = PATH="$(abspath $(VENV))/bin:$$PATH"
 PYTEST = $(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo mlflow bench lint test test-all clean
+.PHONY: help setup packages demo mlflow dashboard bench lint test test-all clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ demo: setup ## pretrain, evaluate and report on real images: `dvc repro` with pa
 mlflow: setup ## open the MLflow UI on 127.0.0.1
 	@$(RUN) sh -c "$$($(VENV)/bin/miyagi track ui)"
 
+dashboard: setup ## open optuna-dashboard on the latest sweep on 127.0.0.1; E=EXPERIMENT: on that one's
+	@$(RUN) miyagi dashboard $(E)
+
 bench: setup ## speed beside lightly and torchvision -> docs/benchmarks.md; IMAGES=FOLDER: on your own pictures
 	@$(RUN) python -m benchmarks $(if $(IMAGES),--images "$(IMAGES)")
 
@@ -50,4 +53,4 @@ test-all: test ## the rest as well: the demo on the real data, every command of 
 	$(PYTEST) -m "slow and not gpu"
 
 clean: ## delete what a run wrote; the DVC cache and the MLflow store stay
-	rm -rf .miyagi/train data/betons runs reports
+	rm -rf .miyagi/train .miyagi/studies data/betons runs reports

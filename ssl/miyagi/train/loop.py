@@ -29,6 +29,10 @@ from miyagi.train.step import Step
 Row = dict[str, float]
 
 
+class Diverged(UserError):
+    """The loss is no longer finite."""
+
+
 class Trainer:
     """Trains `method`; what it holds is exactly what a checkpoint holds.
 
@@ -106,7 +110,7 @@ class Trainer:
             than `settings.epochs` where `settings.stop_on_collapse` ended it.
 
         Raises:
-            UserError: the loss is no longer finite.
+            Diverged: the loss is no longer finite.
         """
         state = checkpoint.load(scratch)
         if state is not None:
@@ -171,7 +175,7 @@ class Trainer:
                     bar.set_postfix(shown)
         means = self._means(sums, seen)
         if not math.isfinite(means["loss"]):
-            raise UserError(
+            raise Diverged(
                 f"the loss is {means['loss']} in epoch {epoch + 1}: lower pretrain.lr (now {self.settings.lr}) "
                 "or raise the method's temperature"
             )
