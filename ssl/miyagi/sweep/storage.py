@@ -1,9 +1,12 @@
 """Where trials are kept: a journal file of this machine, or Postgres for many, and what is done about dead workers."""
 
 import json
+import warnings
 from pathlib import Path
 
+import optuna
 from optuna import Study
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._storage import JournalOperation
@@ -12,6 +15,10 @@ from sqlalchemy.exc import OperationalError
 
 from miyagi.errors import UserError
 from miyagi.files import replacing
+
+# We say ourselves how a trial went, and the parts of Optuna that may change are pinned by tests.
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=ExperimentalWarning)
 
 ATTEMPTS = 3
 """How often a trial whose worker died is tried again: one that kills its worker must not do so forever."""

@@ -2,7 +2,6 @@
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import Any, Protocol
 
 import optuna
 import torch
-from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, fail_stale_trials
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -74,8 +72,6 @@ class Session:
     key: str
 
     def __post_init__(self) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        warnings.filterwarnings("ignore", category=ExperimentalWarning)
         self.begun = datetime.now()
         pretrain = self.space.short(self.space.defaults).pretrain
         assert pretrain is not None
