@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 PASSWORD = "wax-on"
@@ -27,8 +28,12 @@ class Postgres:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self._run("initdb", "-D", self.data, "-U", "postgres", "--auth=scram-sha-256", "--pwfile=/dev/stdin",
-                  "--no-sync", input=PASSWORD)  # fmt: skip
+        with tempfile.NamedTemporaryFile("w") as password:
+            password.write(PASSWORD)
+            password.flush()
+            os.chmod(password.name, 0o644)
+            self._run("initdb", "-D", self.data, "-U", "postgres", "--auth=scram-sha-256",
+                      f"--pwfile={password.name}", "--no-sync")  # fmt: skip
 
     @property
     def url(self):
@@ -48,14 +53,14 @@ class Postgres:
         self.stop()
         self.start()
 
-    def _run(self, name, *arguments, **options):
+    def _run(self, name, *arguments):
         installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
         binary = str(installed[-1]) if installed else shutil.which(name)
         assert binary, f"there is no {name}: apt-get install postgresql"
         # The server inherits what it is given: a pipe would keep `run` waiting for its end.
         output = subprocess.DEVNULL if name == "pg_ctl" else subprocess.PIPE
         done = subprocess.run(
-            [binary, *arguments], stdout=output, stderr=output, text=True, cwd="/", check=False, **self.user, **options
+            [binary, *arguments], stdout=output, stderr=output, text=True, cwd="/", check=False, **self.user
         )
         assert done.returncode == 0, f"{name} failed: {done.stderr or self._log()}"
 
