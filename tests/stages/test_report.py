@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from miyagi.errors import UserError
 from miyagi.paths import Paths
 from miyagi.stages import report
+from miyagi.sweep.table import text as trials_csv
 
 MARKUP = "<script>alert(1)</script>"
 CLASSES = [MARKUP, "Ünï côde & <b>bold</b>", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -90,6 +91,7 @@ class World:
             self.paths.run(name, 0).mkdir(parents=True)
             described = {"method": method, "encoder": {"name": "conv4", "width": 64}, "settings": {"temperature": 0.5}}
             self.paths.experiment(name).write_text(yaml.safe_dump(described))
+            self.paths.trials(name).write_text(trials_csv([], []))
             for seed in self.seeds:
                 self._run(name, seed, number)
 

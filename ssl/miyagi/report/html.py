@@ -20,11 +20,12 @@ from miyagi.report.asked import Asked
 from miyagi.report.differences import PARTS, Pair
 from miyagi.report.figures import Query, picture
 from miyagi.report.robustness import Relative
+from miyagi.report.sweeps import Sweep
 from miyagi.report.tables import FLOORS, Group
 
 PACKAGES = (
     *("miyagi", "torch", "torchvision", "ffcv", "numpy", "scikit-learn", "scipy", "dvc", "mlflow"),
-    *("pydantic", "safetensors", "matplotlib"),
+    *("optuna", "pydantic", "safetensors", "matplotlib"),
 )
 
 
@@ -77,6 +78,7 @@ class Page:
     pairs: Mapping[tuple[str, str, str, str], Sequence[Pair]] = field(default_factory=dict)  # by table, see pairs()
     agreements: Sequence[Agreement] = ()
     relative: Sequence[Relative] = ()
+    sweeps: Sequence[Sweep] = ()
 
     @property
     def lacking(self) -> list[str]:

@@ -18,7 +18,7 @@ from miyagi.errors import UserError
 from miyagi.files import write_text
 from miyagi.params import Params
 from miyagi.paths import SPLITS, Paths
-from miyagi.report import asked, figures, html
+from miyagi.report import asked, figures, html, sweeps, trials
 from miyagi.report.agreement import agreements
 from miyagi.report.differences import against_floor, pairs
 from miyagi.report.robustness import relative_errors
@@ -82,6 +82,7 @@ def run(
         origins=sorted({html.Origin(*(row[key.name] for key in fields(html.Origin))) for row in rows}),
         descriptions={name: _text(paths.experiment(name)) for name in names},
         asked=_asked(paths, names, seeds[0]),
+        sweeps=_sweeps(paths, names),
     )
     write_text(paths.reports / "results.csv", to_csv(rows))
     write_text(paths.reports / "report.html", html.render(page))
@@ -232,6 +233,12 @@ def _asked(paths: Paths, names: Sequence[str], seed: int) -> dict[str, asked.Ask
     """Experiment -> pictures of its task, for the experiments that trained."""
     found = {name: _read(paths, paths.asked(name, seed), f"pretrain@{name}-{seed}", asked.read) for name in names}
     return {name: pictures for name, pictures in found.items() if pictures.rows}
+
+
+def _sweeps(paths: Paths, names: Sequence[str]) -> list[sweeps.Sweep]:
+    """What the page shows of each experiment that was tuned."""
+    found = {name: _read(paths, paths.trials(name), f"sweep@{name}", lambda p: trials.read(_text(p))) for name in names}
+    return [sweeps.sweep(name, tried, reproducible) for name, (tried, reproducible) in found.items() if tried]
 
 
 def _neighbours(

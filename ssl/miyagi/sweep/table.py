@@ -7,8 +7,9 @@ from typing import Any
 
 from miyagi.files import canonical
 
-BEFORE = ("number", "state", "reason", "epochs", "value")
-"""epochs: trained; value: the objective, higher is better. A sweep that weighs seconds has a column `seconds` too."""
+BEFORE = ("number", "state", "reason", "epochs", "metric", "value")
+"""epochs: trained; value: of the metric on validation, higher is better, of a pruned trial the last one seen. A sweep
+that weighs seconds has a column `seconds` too."""
 AFTER = ("fresh", "fresh_low", "fresh_high", "vs_defaults", "vs_low", "vs_high", "winner", "reproducible")
 """fresh: the mean over the fresh seeds, with its interval; vs_*: its paired difference to trial 0's."""
 PREFIX = "space."

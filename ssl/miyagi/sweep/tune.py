@@ -96,6 +96,7 @@ def _row(
         "state": STATES[trial.state],
         "reason": trial.user_attrs.get(storage.REASON),
         "epochs": trial.user_attrs.get("epochs"),
+        "metric": here.sweep.objective.metric,
         "winner": number == best,
         "reproducible": here.sweep.reproducible,
         **{table.PREFIX + path: value for path, value in values.items()},
