@@ -61,12 +61,10 @@ def results(session: Session, study: Study) -> dict[int, FrozenTrial]:
 
 def candidates(study: Study, trials: dict[int, FrozenTrial]) -> list[int]:
     """Trial 0, and the TOP best of the others; where there are two objectives, of those on the Pareto front."""
-    front = {trial.number for trial in study.best_trials}
-    whole = [
-        number
-        for number, trial in trials.items()
-        if trial.state == TrialState.COMPLETE and (len(study.directions) == 1 or trial.number in front)
-    ]
+    whole = [number for number, trial in trials.items() if trial.state == TrialState.COMPLETE]
+    if len(study.directions) > 1:
+        front = {trial.number for trial in study.best_trials}
+        whole = [number for number in whole if trials[number].number in front]
     best = sorted(whole, key=lambda number: (-trials[number].values[0], number))[:TOP]
     return sorted({*best, *([0] if trials[0].state == TrialState.COMPLETE else [])})
 

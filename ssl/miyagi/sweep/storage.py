@@ -1,5 +1,6 @@
 """Where trials are kept: a journal file of this machine, or Postgres for many, and what is done about dead workers."""
 
+import copy
 import json
 import warnings
 from pathlib import Path
@@ -80,6 +81,8 @@ def revive(study: Study, trial: FrozenTrial) -> None:
     """Let a trial be tried again whose worker is known to be dead."""
     if trial.state == TrialState.RUNNING:
         study.tell(trial.number, state=TrialState.FAIL)
+    trial = copy.deepcopy(trial)
+    trial.user_attrs = {}  # whose it was, and how far it came
     retry(study, trial)
 
 
