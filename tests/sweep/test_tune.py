@@ -12,10 +12,10 @@ import yaml
 
 from miyagi import params
 from miyagi.errors import UserError
-from miyagi.sweep import study as module
+from miyagi.sweep import trial as module
 from miyagi.sweep import tune as tuning
 from miyagi.sweep.objective import train
-from miyagi.sweep.study import session
+from miyagi.sweep.session import session
 from tests.sweep.conftest import small
 
 
@@ -98,22 +98,22 @@ def test_killed_between_any_two_epochs_it_gives_the_same_trials(sweep, monkeypat
     """Ended by what no `except Exception` sees, twice in different trials; then it goes on to the end."""
     whole = sweep(trials=3, fresh_seeds=1, pruner="hyperband")
     shutil.rmtree(sweep.paths.studies)
-    judge = module.Session._judge
+    judge = module.judge
 
     class Killed(BaseException):
         pass
 
     for number, epoch in ((1, 1), (2, 2)):
 
-        def killed(self, trial, origin, row, number=number, epoch=epoch):
+        def killed(here, trial, origin, row, number=number, epoch=epoch):
             if (origin, row["epoch"]) == (number, epoch):
                 raise Killed
-            judge(self, trial, origin, row)
+            judge(here, trial, origin, row)
 
-        monkeypatch.setattr(module.Session, "_judge", killed)
+        monkeypatch.setattr(module, "judge", killed)
         with pytest.raises(Killed):
             sweep(trials=3, fresh_seeds=1, pruner="hyperband")
-    monkeypatch.setattr(module.Session, "_judge", judge)
+    monkeypatch.setattr(module, "judge", judge)
     assert sweep(trials=3, fresh_seeds=1, pruner="hyperband") == whole
 
 

@@ -16,9 +16,8 @@ from miyagi.data.rng import fold
 from miyagi.files import write_json
 from miyagi.metrics.bootstrap import interval, paired, t_interval
 from miyagi.sweep.objective import train
+from miyagi.sweep.session import Session
 from miyagi.sweep.space import Values
-from miyagi.sweep.storage import latest
-from miyagi.sweep.study import Session
 from miyagi.train.loop import Diverged
 
 TOP = 3
@@ -53,20 +52,15 @@ class Fresh:
         return t_interval(self.values - other.values) if len(self.values) > 1 else None
 
 
-def results(session: Session, study: Study) -> dict[int, FrozenTrial]:
-    """Number -> trial, in order; another attempt stands under the number of the first."""
-    found = latest(study.get_trials(deepcopy=False))
-    return {number: found[number] for number in sorted(found)[: session.space.places]}
-
-
 def candidates(study: Study, trials: dict[int, FrozenTrial]) -> list[int]:
     """Trial 0, and the TOP best of the others; where there are two objectives, of those on the Pareto front."""
     whole = [number for number, trial in trials.items() if trial.state == TrialState.COMPLETE]
+    among = whole
     if len(study.directions) > 1:
         front = {trial.number for trial in study.best_trials}
-        whole = [number for number in whole if trials[number].number in front]
-    best = sorted(whole, key=lambda number: (-trials[number].values[0], number))[:TOP]
-    return sorted({*best, *([0] if trials[0].state == TrialState.COMPLETE else [])})
+        among = [number for number in whole if trials[number].number in front]
+    best = sorted(among, key=lambda number: (-trials[number].values[0], number))[:TOP]
+    return sorted({*best, *({0} & {*whole})})
 
 
 def scored(session: Session, values: Values, number: int) -> Fresh | None:

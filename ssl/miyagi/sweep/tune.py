@@ -12,9 +12,10 @@ from miyagi.params import Params
 from miyagi.paths import Paths
 from miyagi.settings import Experiment
 from miyagi.sweep import storage, table, workers
-from miyagi.sweep.fresh import Fresh, candidates, results, scored, winner
+from miyagi.sweep.fresh import Fresh, candidates, scored, winner
+from miyagi.sweep.session import Session, Tracked, session
 from miyagi.sweep.space import Space, Values, label
-from miyagi.sweep.study import Session, Tracked, session
+from miyagi.sweep.study import results, work
 from miyagi.train import checkpoint, launch
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -61,7 +62,7 @@ def join(name: str, params: Params, paths: Paths, tracked: Tracked) -> None:
             f"experiments.{name}.sweep.storage: further machines share a study in Postgres, not in a journal file; "
             "processes of this machine are `jobs`"
         )
-    here.work(here.open())
+    work(here, here.open())
 
 
 def drawn(space: Space, trial: FrozenTrial) -> Values:
@@ -84,7 +85,7 @@ def _finished(here: Session) -> optuna.Study:
     if here.sweep.storage is None:
         workers.interrupted(study)
     with workers.working(here.name, here.paths, here.sweep.jobs - 1) as others:
-        here.work(study, lambda: others.check(study, here.sweep.storage is None))
+        work(here, study, lambda: others.check(study, here.sweep.storage is None))
     return study
 
 
