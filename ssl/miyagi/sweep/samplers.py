@@ -12,8 +12,8 @@ from optuna.samplers import BaseSampler, GPSampler, PartialFixedSampler, QMCSamp
 from miyagi.settings import Sweep
 from miyagi.sweep.space import Space, label
 
-STARTUP = 5
-"""Trials before tpe and gp take up their model, and median pruning its median."""
+STARTUP, COMPARED = 5, 3
+"""Trials before tpe and gp take up their model, and whole ones before a median says what is behind."""
 
 
 def sampler(sweep: Sweep, space: Space, number: int) -> BaseSampler:
@@ -37,7 +37,7 @@ def sampler(sweep: Sweep, space: Space, number: int) -> BaseSampler:
 def pruner(sweep: Sweep, epochs: int) -> BasePruner:
     """The pruner; `epochs` is the length of a trial."""
     if sweep.pruner == "median":
-        return MedianPruner(n_startup_trials=STARTUP)
+        return MedianPruner(n_startup_trials=COMPARED)
     if sweep.pruner == "hyperband":
         return HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
     return NopPruner()
