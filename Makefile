@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 # What FFCV's build needs, and the package that holds the original Fashion-MNIST files.
 PACKAGES = g++ python3-dev python3-venv pkg-config libopencv-dev libturbojpeg0-dev dataset-fashion-mnist
-TEST_PACKAGES = chromium
+TEST_PACKAGES = chromium postgresql
 RUN = PATH="$(abspath $(VENV))/bin:$$PATH"
 # Tests of several processes have more threads than cores: a thread that waits must not spin.
 # Units share the cores, a file a worker; what runs the real tools, and looks at the clock, has the machine to itself.
@@ -41,6 +41,9 @@ cluster-up: setup ## Postgres, MLflow, Prefect and two workers on 127.0.0.1: doc
 
 cluster-down: setup ## end them, and delete all but their logs
 	@$(RUN) python -m flows.services down
+
+dashboard: setup ## open optuna-dashboard on the latest sweep on 127.0.0.1; E=EXPERIMENT: on that one's
+	@$(RUN) miyagi dashboard $(E)
 
 bench: setup ## speed beside lightly and torchvision -> docs/benchmarks.md; IMAGES=FOLDER: on your own pictures
 	@$(RUN) python -m benchmarks $(if $(IMAGES),--images "$(IMAGES)")

@@ -38,7 +38,7 @@ def put(path, value):
 
 def test_the_shipped_file_is_valid():
     params = read(ROOT / "params.yaml")
-    assert list(params.experiments) == ["random", "supervised", "rotation", "simclr", "moco"]
+    assert list(params.experiments) == ["random", "supervised", "rotation", "simclr", "moco", "simclr_tuned"]
     for name in params.experiments:
         params.experiment(name)
 

@@ -28,6 +28,7 @@ from miyagi.settings import (
     Pretrain,
     Probe,
     Runtime,
+    Sweep,
     Tracking,
     ViewRecipe,
 )
@@ -116,16 +117,29 @@ class Params(Frozen):
                             f"pretrained on, '{self.dataset}'; add one under datasets")  # fmt: skip
         return found
 
-    def experiment(self, name: str) -> Experiment:
+    def sweep(self, name: str) -> Sweep | None:
+        """How `experiments.NAME` is tuned, or None where it is not."""
+        entry = self._entry(name).get("sweep")
+        return None if entry is None else validate(Sweep, entry, f"experiments.{name}.sweep")
+
+    def _entry(self, name: str) -> Mapping:
+        if name not in self.experiments:
+            raise UserError(f"experiments.{name}: there is no such experiment; {did_you_mean(name, self.experiments)}")
+        return self.experiments[name]
+
+    def experiment(self, name: str, changes: Mapping | None = None) -> Experiment:
         """Resolve `experiments.NAME` to the total description of its training.
+
+        Args:
+            name: the experiment.
+            changes: to its entry, e.g. a trial's {"temperature": 0.1, "head": {"width": 64}}.
 
         Raises:
             UserError: the entry, or what it says together with the shared sections, is not possible.
         """
         key = f"experiments.{name}"
-        if name not in self.experiments:
-            raise UserError(f"{key}: there is no such experiment; {did_you_mean(name, self.experiments)}")
-        entry = dict(self.experiments[name])
+        entry = merge(self._entry(name), changes or {})
+        entry.pop("sweep", None)
         method = entry.pop("method", None)
         if not isinstance(method, str):
             raise UserError(f"{key}.method: every experiment names its method, e.g. {{method: simclr}}")
@@ -135,7 +149,7 @@ class Params(Frozen):
             if not isinstance(value, dict):
                 raise UserError(f"{key}.{section}: expected settings, got {value!r}")
         model: type[MethodSettings] = METHODS.settings(method)
-        settings = validate(model, entry, key, also=("method", *SHARED))
+        settings = validate(model, entry, key, also=("method", "sweep", *SHARED))
         encoder, modules = self._encoder(own["encoder"], key, model.encoder_pair)
         changes = merge(self.augment, own["augment"])
         pretrain = validate(Pretrain, merge(self.pretrain.model_dump(), own["pretrain"]), f"{key}.pretrain")
@@ -317,4 +331,5 @@ def read(file: Path) -> Params:
             raise UserError(f"params.yaml: evaluate.{name}: missing; `{name}: {{}}` takes the protocol's own settings")
     for name in params.experiments:
         params.experiment(name)
+        params.sweep(name)
     return params

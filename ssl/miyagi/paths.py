@@ -38,6 +38,15 @@ class Paths:
     def experiment(self, experiment: str) -> Path:
         return self.root / "runs" / experiment / "experiment.yaml"
 
+    def trials(self, experiment: str) -> Path:
+        """What a sweep found; only a header where the experiment is not tuned."""
+        return self.root / "runs" / experiment / "trials.csv"
+
+    @property
+    def studies(self) -> Path:
+        """Journals of sweeps and what their trials are doing: resuming lies outside DVC."""
+        return self.scratch / "studies"
+
     def run(self, experiment: str, seed: int) -> Path:
         return self.root / "runs" / experiment / str(seed)
 

@@ -4,6 +4,7 @@ A method's, a source's, a protocol's and an encoder's own settings are a `class 
 they share is here. Nothing in this file imports torch.
 """
 
+import json
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -329,6 +330,89 @@ class Tracking(Frozen):
 
     uri: str | None = Field(None, description="null: MLFLOW_TRACKING_URI, else a local sqlite file")
     experiment: str = Field("miyagi", min_length=1, description="the MLflow experiment that holds all runs")
+
+
+class Dimension(Frozen):
+    """One dimension of a search space: a range, both ends included, or a list of choices."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = Field(False, description="drawn evenly in the logarithm")
+    step: int | float | None = Field(None, gt=0, description="only low, low + step, low + 2 step, ...")
+    choices: list[Any] | None = Field(None, min_length=1, description="any values; null and whole sections too")
+    when: dict[str, Any] = Field({}, description="only where other dimensions have these values")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Dimension":
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.log or self.step is not None:
+                raise ValueError("either choices, or low and high with log or step")
+            texts = [json.dumps(value, sort_keys=True) for value in self.choices]
+            if len(set(texts)) < len(texts):
+                raise ValueError(f"choices name something twice: {', '.join(texts)}")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("a dimension has low and high, or choices")
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log needs low above 0, got {self.low}")
+        if self.log and self.step is not None:
+            raise ValueError("either log or step")
+        return self
+
+    @property
+    def ends(self) -> tuple[int | float, int | float]:
+        """low and high, of a range."""
+        assert self.low is not None
+        assert self.high is not None
+        return self.low, self.high
+
+
+class Objective(Frozen):
+    """What a trial is judged by, after a short training of its own."""
+
+    metric: Literal["knn", "linear", "rankme", "alignment_uniformity"] = Field(
+        "knn", description="knn, linear: top-1 on validation, in percent; the other two need no labels"
+    )
+    seconds: bool = Field(False, description="the training's seconds as a second objective; a Pareto front results")
+    epochs: int | None = Field(None, ge=1, description="of a trial; null: the experiment's own")
+    train_limit: int | None = Field(None, ge=2, description="images a trial trains on; null: all")
+    k: int = Field(20, ge=1, description="neighbours of knn")
+    c: float = Field(0.1, gt=0, description="inverse regularisation of linear")
+
+
+class Sweep(Frozen):
+    """How an experiment is tuned before it is trained: the `sweep:` block of its entry."""
+
+    space: dict[str, Dimension] = Field(min_length=1, description="by the dotted path of any key of the experiment")
+    trials: int = Field(ge=1, description="trial 0 has the experiment's own values")
+    objective: Objective = Objective()
+    sampler: Literal["tpe", "gp", "qmc", "grid", "random"] = Field("tpe", description="tpe is multivariate")
+    pruner: Literal["none", "median", "hyperband"] = Field("none", description="on the metric after each epoch")
+    fresh_seeds: int = Field(2, ge=1, description="that the best 3 trials and trial 0 are scored again on")
+    timeout: float | None = Field(None, gt=0, description="seconds after which no trial is begun")
+    jobs: int = Field(1, ge=1, description="processes on this machine that run trials")
+    storage: str | None = Field(
+        None,
+        pattern="^postgresql://",
+        description="null: a journal file; libpq reads the password from PGPASSWORD or ~/.pgpass",
+    )
+    heartbeat: int = Field(20, ge=1, description="seconds between a trial's signs of life on Postgres; dead after 3")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Sweep":
+        if self.objective.seconds and self.pruner != "none":
+            raise ValueError(f"pruner {self.pruner} compares one number; with seconds there are two: pruner: none")
+        if self.objective.epochs is not None and "pretrain.epochs" in self.space:
+            raise ValueError("objective.epochs is what every trial trains, so space cannot hold pretrain.epochs")
+        return self
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether the same seed gives the same trials: no clock and no other process has a part in them."""
+        return not (self.objective.seconds or self.timeout or self.jobs > 1 or self.storage)
 
 
 class Experiment(Frozen):

@@ -38,10 +38,18 @@ def test_every_experiment_is_in_the_table_and_learning_beats_the_floor(demo):
     rows = list(csv.DictReader((demo.root / "reports/results.csv").open()))
     wanted = ("linear", "test", "fashion_mnist")
     linear = {row["experiment"]: row for row in rows if (row["protocol"], row["split"], row["dataset"]) == wanted}
-    assert set(linear) == {"random", "supervised", "rotation", "simclr", "moco"}
-    for name in ("rotation", "simclr", "moco", "supervised"):
+    assert set(linear) == {"random", "supervised", "rotation", "simclr", "moco", "simclr_tuned"}
+    for name in ("rotation", "simclr", "moco", "simclr_tuned", "supervised"):
         assert float(linear[name]["vs_random_low"]) > 0, name
         assert int(linear[name]["n"]) == 10_000
+
+
+def test_a_small_sweep_is_shown(demo):
+    rows = list(csv.DictReader((demo.root / "runs/simclr_tuned/trials.csv").open()))
+    assert [row["number"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert [row["winner"] for row in rows].count("yes") == 1
+    assert {row["reproducible"] for row in rows} == {"yes"}
+    assert "simclr_tuned: knn on validation" in (demo.root / "reports/report.html").read_text()
 
 
 def test_fine_tuning_stands_beside_training_from_scratch(demo):

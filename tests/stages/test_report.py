@@ -19,6 +19,7 @@ from miyagi.files import digest
 from miyagi.paths import Paths
 from miyagi.registry import PROTOCOLS
 from miyagi.stages import report
+from miyagi.sweep.table import text as trials_csv
 from miyagi.tracking import durations
 from tests.report.browser import Browser
 
@@ -93,6 +94,7 @@ class World:
             self.paths.run(name, 0).mkdir(parents=True)
             described = {"method": method, "encoder": {"name": "conv4", "width": 64}, "settings": {"temperature": 0.5}}
             self.paths.experiment(name).write_text(yaml.safe_dump(described))
+            self.paths.trials(name).write_text(trials_csv([], []))
             for seed in self.seeds:
                 self._run(name, seed, number)
 

@@ -2,6 +2,7 @@ import pytest
 import yaml
 
 from miyagi import params
+from miyagi.errors import UserError
 from miyagi.methods import simclr
 from miyagi.nn.encoders import conv4
 from miyagi.settings import Experiment, Head, Pretrain, Runtime, ViewRecipe
@@ -67,3 +68,26 @@ def test_what_a_shared_setting_touches(project, copied):
     assert after["simclr"] != before["simclr"]
     wide = {name: resolve(paths, name, lambda data: data["encoder"].update(width=9)) for name in before}
     assert wide["random"] != before["random"] and wide["simclr"] != after["simclr"]
+
+
+def test_an_experiment_that_is_not_tuned_has_no_trials(project, copied):
+    paths = copied(project)
+    resolve(paths, "simclr")
+    assert len(paths.trials("simclr").read_text().splitlines()) == 1
+
+
+def test_a_sweep_is_checked_before_its_first_trial(project, copied):
+    space = {"temprature": {"low": 0.1, "high": 1.0}}
+    with pytest.raises(UserError, match="unknown key 'temprature'; did you mean 'temperature'"):
+        resolve(
+            copied(project),
+            "simclr",
+            lambda data: data["experiments"]["simclr"].update(sweep={"trials": 2, "space": space}),
+        )
+
+
+def test_what_a_sweep_leaves_untouched(project, copied):
+    """The block is no part of the description: without it, or with it and the defaults as winner, it is the same."""
+    sweep_of = {"trials": 1, "fresh_seeds": 1, "space": {"temperature": {"low": 0.1, "high": 1.0}}}
+    tuned = resolve(copied(project), "simclr", lambda data: data["experiments"]["simclr"].update(sweep=sweep_of))
+    assert tuned == project.experiment("simclr").read_bytes()

@@ -6,7 +6,7 @@ Imports stand inside the commands: `miyagi --help` answers before torch could be
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,10 @@ def parser() -> argparse.ArgumentParser:
     add("probe", _probe, "stage: one protocol on the frozen features", "experiment", "seed", "protocol")
     add("finetune", _finetune, "stage: one protocol that trains the encoder", "experiment", "seed", "protocol")
     add("report", _report, "stage: tables, figures and the page")
+    add("sweep-worker", _sweep_worker, "run trials of a sweep that another process began", "experiment")
+    dashboard = add("dashboard", _dashboard, "open optuna-dashboard on a sweep, the latest by default")
+    dashboard.add_argument("experiment", nargs="?")
+    dashboard.add_argument("--port", type=int, default=8080)
     add("summary", _summary, "where the report is, how to open MLflow, the best result")
     add("check", _check, "read params.yaml and say what is wrong with it")
     listing = add("list", _list, "what there is by name")
@@ -118,8 +122,27 @@ def _sweep(args: argparse.Namespace, paths: Paths) -> None:
     params = read(paths.params)
     described = params.experiment(args.experiment).model_dump(mode="json")
     with _run(paths, "sweep", args.experiment, args.experiment, digest(described), described) as track:
-        sweep.run(args.experiment, params, paths)
-        track.outs([paths.experiment(args.experiment)])
+        sweep.run(args.experiment, params, paths, _trial_run(args.experiment, paths))
+        track.outs([paths.experiment(args.experiment), paths.trials(args.experiment)])
+
+
+def _trial_run(experiment: str, paths: Paths) -> "Callable[[str, str, Mapping[str, Any]], Run]":
+    """What tracks one trial of a sweep."""
+    return lambda target, fingerprint, params: _run(paths, "trial", target, experiment, fingerprint, params)
+
+
+def _sweep_worker(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi.params import read
+    from miyagi.stages import sweep
+
+    sweep.work(args.experiment, read(paths.params), paths, _trial_run(args.experiment, paths))
+
+
+def _dashboard(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi.params import read
+    from miyagi.sweep import dashboard
+
+    dashboard.serve(read(paths.params), paths, args.experiment, args.port)
 
 
 def _pretrain(args: argparse.Namespace, paths: Paths) -> None:
@@ -245,8 +268,12 @@ def _summary(args: argparse.Namespace, paths: Paths) -> None:
 
 def _check(args: argparse.Namespace, paths: Paths) -> None:
     from miyagi.params import read
+    from miyagi.sweep.space import Space
 
     params = read(paths.params)
+    for name in params.experiments:
+        if sweep := params.sweep(name):
+            Space(name, params, sweep)
     counts = f"{len(params.experiments)} experiments, {len(params.datasets)} data sets, {len(params.seeds)} seeds"
     print(f"params.yaml: {counts}: ok")
 

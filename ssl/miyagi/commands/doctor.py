@@ -200,6 +200,6 @@ def _tracking(paths: Paths, settings: Tracking) -> Check:
         return Check(
             "ok",
             "tracking",
-            f"MLflow in {place}{'' if place.is_file() else ', made at the first run'}; `miyagi track ui` says how to open it",
+            f"MLflow in {place}{'' if place.is_file() else ', made at the first run'}; to open it: `miyagi track ui`",
         )
     return Check("ok", "tracking", f"MLflow at {store.shown}, not asked: `miyagi track sync` does")

@@ -37,7 +37,7 @@ def run(params: Params, paths: Paths) -> list[Stage]:
 
     Images come from the betons where they exist, else from the source. Nothing in the project is touched: what is
     measured is written to a temporary folder. Seeds cost alike, and so do experiments for a protocol on frozen
-    features. The trials of a sweep are not in it.
+    features. Every trial of a sweep counts as one with the defaults: what pruning saves is known afterwards.
 
     Raises:
         UserError: a data set has no images, or a stage cannot do what params.yaml asks.

@@ -19,15 +19,16 @@ from miyagi.data.decode import Beton
 from miyagi.data.manifest import data_info, read_manifest
 from miyagi.data.splits import split
 from miyagi.files import canonical, write_json
-from miyagi.methods import base as methods
 from miyagi.methods.base import Method
-from miyagi.nn.encoders import base as encoders
 from miyagi.params import Params
 from miyagi.paths import SPLITS, Paths
 from miyagi.registry import SOURCES
 from miyagi.settings import FinetuneSettings, Frozen, Grid, Pretrain
-from miyagi.stages import embed, finetune, prepare, pretrain, probe, sweep
-from miyagi.train.distributed import ALONE
+from miyagi.stages import embed, finetune, prepare, probe, sweep
+from miyagi.sweep.fresh import TOP
+from miyagi.sweep.objective import train
+from miyagi.sweep.space import Space
+from miyagi.train.build import build_method, build_trainer
 from miyagi.train.loop import Trainer
 from miyagi.train.setup import set_up
 from miyagi.train.weights import save_module
@@ -114,17 +115,29 @@ class Bench:
         return Cost(seconds, self._times(dataset) * _bytes(self.large, dataset))
 
     def sweep(self, name: str) -> Cost:
+        """The trials and what scores the best of them again, each as long as a training with the defaults."""
+        entry = {key: value for key, value in self.params.experiments[name].items() if key != "sweep"}
+        plain = self.params.model_copy(update={"experiments": {**self.params.experiments, name: entry}})
         for copy in (self.small, self.large):
-            sweep.run(name, self.params, copy)
-        return Cost(timed(self.params.experiment, name))
+            sweep.run(name, plain, copy)
+        own = self.params.sweep(name)
+        if own is None:
+            return Cost(timed(self.params.experiment, name))
+        space = Space(name, self.params, own)
+        short, objective = space.short(space.defaults), own.objective
+        one = timed(train, short, own.seed, objective, self.large, self.large.scratch)
+        limit = objective.train_limit or math.inf
+        counts = read_manifest(self.large.manifest(short.dataset))["counts"]["train"]["total"]
+        one *= min(limit, self.counts[short.dataset]["train"]) / min(limit, counts)
+        trainings = own.trials / own.jobs + (TOP + 1) * own.fresh_seeds
+        return Cost(min(one * trainings, own.timeout or math.inf))
 
     def pretrain(self, name: str) -> Cost:
         """The method's own steps, a look of the monitor, and what the method does before an epoch."""
         experiment = self.params.experiment(name)
         info = data_info(read_manifest(self.large.manifest(experiment.dataset)))
         device = set_up(experiment.runtime)
-        encoder = encoders.build(experiment.encoder, info.mean, info.std)
-        method = methods.build(experiment.method, experiment.settings, encoder, info).to(device)
+        method = build_method(experiment, self.seed, info, device)
         kept = {"experiment": experiment.model_dump(mode="json"), "classes": info.classes, "size": info.size}
         for copy in (self.small, self.large):
             save_module(method.encoder, copy.run(name, self.seed) / "encoder.safetensors", kept)
@@ -133,7 +146,7 @@ class Bench:
         settings = experiment.pretrain
         if settings is None:
             return Cost(0.0, size)
-        trainer, monitor = pretrain.trainer(experiment, settings, self.seed, self.large, method, info, ALONE)
+        trainer, monitor = build_trainer(experiment, settings, self.seed, self.large, method, info)
         images = self.counts[experiment.dataset]["train"]
         method.train()
         before = 0.0

@@ -4,14 +4,19 @@ import base64
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Image = NDArray[np.uint8]
 History = dict[str, list[float | None]]
@@ -113,9 +118,35 @@ def curves(name: str, histories: Mapping[int, History], limits: tuple[float, flo
         histories: seed -> its history.
         limits: of the kNN axis, in percent.
     """
+    from matplotlib.ticker import MaxNLocator
+
+    with drawing(name, 3.6, 3.4) as (figure, done):
+        for axes, column, label in zip(
+            figure.subplots(2, 1, sharex=True), ("loss", "knn"), ("loss", "online kNN (%)"), strict=True
+        ):
+            for dash, (seed, past) in enumerate(histories.items()):
+                x, y = points(past, column)
+                axes.plot(x, y, color=LINE, ls=DASHES[dash % 4], marker="o", ms=3, label=f"seed {seed}")
+            axes.set_ylabel(label)
+            plain(axes)
+        axes.set_ylim(*limits)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if len(histories) > 1:
+            figure.axes[0].legend(frameon=False, fontsize=8)
+        return done()
+
+
+@contextmanager
+def drawing(name: str, width: float, height: float) -> "Iterator[tuple[Figure, Callable[[], str]]]":
+    """A figure of so many inches, and what makes inline SVG of it that takes the page's text colour.
+
+    Args:
+        name: what no other drawing of the page is called.
+        width, height: in inches.
+    """
     import matplotlib
     from matplotlib.figure import Figure  # without pyplot: no global state, no display
-    from matplotlib.ticker import MaxNLocator
 
     style: Any = {
         "svg.fonttype": "none",
@@ -124,24 +155,20 @@ def curves(name: str, histories: Mapping[int, History], limits: tuple[float, flo
         **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), INK),
     }
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(3.6, 3.4), layout="constrained")
-        for axes, column, label in zip(
-            figure.subplots(2, 1, sharex=True), ("loss", "knn"), ("loss", "online kNN (%)"), strict=True
-        ):
-            for dash, (seed, past) in enumerate(histories.items()):
-                x, y = points(past, column)
-                axes.plot(x, y, color=LINE, ls=DASHES[dash % 4], marker="o", ms=3, label=f"seed {seed}")
-            axes.set_ylabel(label)
-            axes.grid(color="#808080", alpha=0.3, linewidth=0.6)
-            axes.spines[["top", "right"]].set_visible(False)
-        axes.set_ylim(*limits)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        if len(histories) > 1:
-            figure.axes[0].legend(frameon=False, fontsize=8)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(text.getvalue(), name)
+        figure = Figure(figsize=(width, height), layout="constrained")
+
+        def done() -> str:
+            text = io.StringIO()
+            figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+            return _inline(text.getvalue(), name)
+
+        yield figure, done
+
+
+def plain(axes: "Axes") -> None:
+    """A faint grid, and no frame where there is no scale."""
+    axes.grid(color="#808080", alpha=0.3, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def summary(past: History) -> str:

@@ -25,12 +25,13 @@ from miyagi.report.differences import PARTS, Pair
 from miyagi.report.embedding import COLUMNS, SIDE, Map, colour
 from miyagi.report.figures import Image, Query, picture
 from miyagi.report.robustness import Relative
+from miyagi.report.sweeps import Sweep
 from miyagi.report.tables import FLOORS, Group
 from miyagi.report.trends import Trend
 
 PACKAGES = (
     *("miyagi", "torch", "torchvision", "ffcv", "numpy", "scikit-learn", "scipy", "dvc", "mlflow"),
-    *("pydantic", "safetensors", "matplotlib"),
+    *("optuna", "pydantic", "safetensors", "matplotlib"),
 )
 
 
@@ -83,6 +84,7 @@ class Page:
     pairs: Mapping[tuple[str, str, str, str], Sequence[Pair]] = field(default_factory=dict)  # by table, see pairs()
     agreements: Sequence[Agreement] = ()
     relative: Sequence[Relative] = ()
+    sweeps: Sequence[Sweep] = ()
     settings: Mapping[str, str] = field(default_factory=dict)  # their digest -> a protocol's settings, as YAML
     trends: Sequence[Trend] = ()
     maps: Mapping[str, Map] = field(default_factory=dict)  # by experiment

@@ -4,7 +4,6 @@ import csv
 import io
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,16 @@ import torch
 import yaml
 
 from miyagi.code import code_digest, declared
-from miyagi.data.batch import DataInfo
-from miyagi.data.loader import Loader
 from miyagi.data.manifest import data_digest, data_info, read_manifest
-from miyagi.data.rng import fold
 from miyagi.errors import UserError
 from miyagi.files import digest, json_text, write_json, write_text
-from miyagi.methods import base as methods
-from miyagi.methods.base import Method
-from miyagi.nn.encoders import base as encoders
 from miyagi.paths import Paths
-from miyagi.settings import Experiment, MethodSettings, Pretrain
+from miyagi.settings import Experiment
 from miyagi.train import asked, checkpoint
-from miyagi.train.distributed import World, joined
-from miyagi.train.loop import Row, Trainer
-from miyagi.train.monitor import OnlineMonitor
-from miyagi.train.setup import on_gpu, require_compiler, set_up
+from miyagi.train.build import build_method, build_trainer
+from miyagi.train.distributed import joined
+from miyagi.train.loop import Row
+from miyagi.train.setup import on_gpu, set_up
 from miyagi.train.weights import save_module
 
 OUTS = ("encoder.safetensors", "head.safetensors", "asked.safetensors", "history.csv", "run.json")
@@ -102,17 +95,14 @@ def run(
             device = set_up(experiment.runtime, world.rank)
             manifest = read_manifest(paths.manifest(experiment.dataset))
             info = data_info(manifest)
-            torch.manual_seed(fold(seed, "init") >> 1)
-            encoder = encoders.build(experiment.encoder, info.mean, info.std)
-            encoders.check_size(encoder, experiment.encoder["name"], info.size, f"datasets.{experiment.dataset}.size")
-            method = methods.build(experiment.method, experiment.settings, encoder, info).to(device)
+            method = build_method(experiment, seed, info, device)
             if experiment.pretrain is not None:
-                built, monitor = trainer(experiment, experiment.pretrain, seed, paths, method, info, world)
-                history = built.fit(scratch, monitor, on_epoch)
+                trainer, monitor = build_trainer(experiment, experiment.pretrain, seed, paths, method, info, world)
+                history = trainer.fit(scratch, monitor, on_epoch)
         # The others have parted: from here on nothing waits for them.
         if world.rank == 0:
             if experiment.pretrain is not None:
-                pictures = asked.asked(built, paths.beton(experiment.dataset, "train"))
+                pictures = asked.asked(trainer, paths.beton(experiment.dataset, "train"))
             kept = {"experiment": experiment.model_dump(mode="json"), "classes": info.classes, "size": info.size}
             save_module(method.encoder, folder / "encoder.safetensors", kept)
             save_module(method.head, folder / "head.safetensors", kept)
@@ -120,50 +110,6 @@ def run(
             write_text(folder / "history.csv", as_csv(history))
             write_json(folder / "run.json", about)
     return history[-1] if history else {}
-
-
-def trainer(
-    experiment: Experiment,
-    settings: Pretrain,
-    seed: int,
-    paths: Paths,
-    method: Method[MethodSettings],
-    info: DataInfo,
-    world: World,
-) -> tuple[Trainer, OnlineMonitor | None]:
-    """What trains one process's share, and the monitor of the process that has one.
-
-    Raises:
-        UserError: there are too few images to share out, or no compiler for `runtime.compile`.
-    """
-    runtime = experiment.runtime
-    if runtime.compile:
-        require_compiler(method.encoder.mean.device)
-    train, val = (paths.beton(experiment.dataset, split) for split in ("train", "val"))
-    loader = partial(Loader, size=info.size, workers=runtime.threads)
-    whole = info.n - info.n % settings.batch_size
-    shares = world.size * settings.accumulate
-    if not whole and shares > 1:
-        raise UserError(f"pretrain.batch_size: {settings.batch_size} images to share out, but there are only {info.n}")
-    built = Trainer(
-        method,
-        loader(
-            train, settings.part(world.size), seed=fold(seed, "order"), drop_last=True,
-            limit=whole or None, rank=world.rank, world=world.size,
-        ),
-        experiment.views,
-        settings,
-        size=info.size,
-        seed=seed,
-        precision=runtime.precision,
-        compile=runtime.compile,
-        world=world,
-    )  # fmt: skip
-    look = settings.monitor
-    if world.rank or not look.every:
-        return built, None
-    bank, queries = loader(train, 500, limit=look.images), loader(val, 500, limit=look.images)
-    return built, OnlineMonitor(look, bank, queries, experiment.views)
 
 
 def finished(folder: Path, about: dict[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from miyagi.errors import UserError
 from miyagi.files import digest, write_text
 from miyagi.params import Params
 from miyagi.paths import SPLITS, Paths
-from miyagi.report import asked, dag, figures, html
+from miyagi.report import asked, dag, figures, html, sweeps, trials
 from miyagi.report.activation import activations
 from miyagi.report.agreement import agreements
 from miyagi.report.confusion import Confusion, confusion
@@ -99,6 +99,7 @@ def run(
         confused=CONFUSED,
         dag=_dag(paths),
         activations=_activations(paths, names, seeds[0], params.dataset, classes, images),
+        sweeps=_sweeps(paths, names),
     )
     write_text(paths.reports / "results.csv", to_csv(rows))
     write_text(paths.reports / "report.html", html.render(page))
@@ -249,6 +250,12 @@ def _asked(paths: Paths, names: Sequence[str], seed: int) -> dict[str, asked.Ask
     """Experiment -> pictures of its task, for the experiments that trained."""
     found = {name: _read(paths, paths.asked(name, seed), f"pretrain@{name}-{seed}", asked.read) for name in names}
     return {name: pictures for name, pictures in found.items() if pictures.rows}
+
+
+def _sweeps(paths: Paths, names: Sequence[str]) -> list[sweeps.Sweep]:
+    """What the page shows of each experiment that was tuned."""
+    found = {name: _read(paths, paths.trials(name), f"sweep@{name}", lambda p: trials.read(_text(p))) for name in names}
+    return [sweeps.sweep(name, tried, reproducible) for name, (tried, reproducible) in found.items() if tried]
 
 
 def _neighbours(

@@ -43,6 +43,10 @@ def augmented(raw: Raw, key: Key, views: list[Wanted]) -> Batch:
     return Batch(made, raw.index, raw.label, key)
 
 
+class Diverged(UserError):
+    """The loss is no longer finite."""
+
+
 class Trainer:
     """Trains `method`; what it holds is exactly what a checkpoint holds.
 
@@ -110,7 +114,7 @@ class Trainer:
             than `settings.epochs` where `settings.stop_on_collapse` ended it.
 
         Raises:
-            UserError: the loss is no longer finite.
+            Diverged: the loss is no longer finite.
         """
         state = checkpoint.load(scratch)
         if state is not None:
@@ -175,7 +179,7 @@ class Trainer:
                     bar.set_postfix(shown)
         means = self._means(sums, seen)
         if not math.isfinite(means["loss"]):
-            raise UserError(
+            raise Diverged(
                 f"the loss is {means['loss']} in epoch {epoch + 1}: lower pretrain.lr (now {self.settings.lr}) "
                 "or raise the method's temperature"
             )
