@@ -71,9 +71,8 @@ class AveragePrecision:
         with contextlib.redirect_stdout(io.StringIO()):
             self._eval.accumulate()
         precision: Floats = self._eval.eval["precision"][:, :, :, 0, 0]  # thresholds x recalls x classes
-        thresholds = self._eval.params.iouThrs
-        rows = [slice(None), *(np.flatnonzero(np.isclose(thresholds, value)) for value in (0.5, 0.75))]
-        return np.array([_mean(precision[row]) for row in rows])
+        at = {value: np.isclose(self._eval.params.iouThrs, value) for value in (0.5, 0.75)}
+        return np.array([_mean(precision), _mean(precision[at[0.5]]), _mean(precision[at[0.75]])])
 
 
 def _mean(precision: Floats) -> float:

@@ -38,4 +38,5 @@ def pixel_accuracy(matrix: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _ratio(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    return np.divide(a, b, out=np.full(np.shape(a), np.nan), where=b > 0)
+    found: NDArray[np.float64] = np.divide(a, b, out=np.full(np.shape(a), np.nan), where=b > 0)
+    return found

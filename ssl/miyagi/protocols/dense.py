@@ -191,7 +191,8 @@ class Training:
         """
         kind = "finetune" if self.task.pretrained else "scratch"
         grid = self.settings.finetune if self.task.pretrained else self.settings.scratch
-        found = [tuned for steps, lr in itertools.product(grid.steps, grid.lr) for tuned in self._train(lr, steps)]
+        trained = [self._train(lr, steps) for steps, lr in itertools.product(grid.steps, grid.lr)]
+        found = [tuned for tuned in trained if tuned is not None]
         if not found:
             key = f"evaluate.{self.protocol}.{kind}.lr"
             raise UserError(f"{key}: training diverged at every learning rate of {grid.lr}; add lower ones")
@@ -199,8 +200,8 @@ class Training:
         rule = "fixed" if tried == 1 else f"best of {tried} on val"
         return replace(max(found, key=lambda tuned: tuned.score), selection=f"lr, steps and stop {rule}")
 
-    def _train(self, lr: float, steps: int) -> Iterator[Tuned]:
-        """The model at the look that is best; nothing where the loss is no number before the first."""
+    def _train(self, lr: float, steps: int) -> Tuned | None:
+        """The model at the look that is best; None where the loss is no number before the first."""
         how, draw = self.settings.optimization, fold(self.seed, self.protocol)
         encoder = self.task.start(self.seed)
         device = encoder.mean.device
@@ -229,8 +230,7 @@ class Training:
                     start = "pretrained" if self.task.pretrained else "scratch"
                     chosen = {"lr": lr, "steps": steps, "stop": step, "start": start}
                     best = Tuned(copy.deepcopy(model).eval(), score, chosen)
-        if best is not None:
-            yield best
+        return best
 
     def _batches(self, total: int, draw: int) -> Iterator[tuple[list[int], list[bool]]]:
         """Positions and which of them are mirrored, without a smaller last batch unless it is the only one."""

@@ -20,6 +20,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.rpn import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
+from miyagi.data.betons import ASPECT
 from miyagi.errors import UserError
 from miyagi.metrics.bootstrap import Floats
 from miyagi.metrics.detection import METRICS, AveragePrecision, Objects
@@ -94,10 +95,10 @@ class Detection:
         pool = MultiScaleRoIAlign(
             layers, GRID, 2, canonical_scale=round(CANONICAL * sides[-1][0]), canonical_level=round(np.log2(stride))
         )
-        return FasterRCNN(
+        detector: nn.Module = FasterRCNN(
             Pyramid(encoder, layers, width, self.size),
-            # The encoder normalises, and the pictures have their size.
-            image_mean=[0.0] * 3, image_std=[1.0] * 3, _skip_resize=True,
+            # The encoder normalises; only a picture smaller than the others is resized, to their shorter side.
+            image_mean=[0.0] * 3, image_std=[1.0] * 3, min_size=self.size, max_size=ASPECT * self.size,
             rpn_anchor_generator=AnchorGenerator(sides, (ASPECTS,) * levels),
             rpn_pre_nms_top_n_train=2 * PROPOSALS, rpn_pre_nms_top_n_test=2 * PROPOSALS,
             rpn_post_nms_top_n_train=PROPOSALS, rpn_post_nms_top_n_test=PROPOSALS,
@@ -106,6 +107,7 @@ class Detection:
             box_head=TwoMLPHead(width * GRID**2, self.settings.representation),
             box_predictor=FastRCNNPredictor(self.settings.representation, self.classes + 1),
         )  # fmt: skip
+        return detector
 
     def loss(self, model: nn.Module, train: Pictures, rows: list[int], flips: list[bool]) -> Tensor:
         device = next(model.parameters()).device

@@ -9,6 +9,7 @@ Data: picture and map folders, e.g. NYUv2's (data/sources/normals.py). A mirrore
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from pydantic import Field
@@ -101,10 +102,16 @@ def outcomes(split: str, tuned: Tuned, errors: list[Floats]) -> list[Outcome]:
     return [
         mean(lambda own: own, "angle_mean_degrees", False),
         outcome(split, "angle_median_degrees", tuned, median, each, draws=MEDIAN_DRAWS, higher_is_better=False),
-        *(mean(lambda own, most=most: 100.0 * (own < most), f"within_{most:g}", True) for most in WITHIN),
+        *(mean(partial(within, most), f"within_{most:g}", True) for most in WITHIN),
     ]
+
+
+def within(most: float, errors: Floats) -> Floats:
+    """100 for each angle below `most` degrees, else 0."""
+    return np.where(errors < most, 100.0, 0.0)
 
 
 def ratio(a: Floats, b: Floats) -> Floats:
     """a / b, NaN where b is 0."""
-    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)
+    found: Floats = np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)
+    return found
