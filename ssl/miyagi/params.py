@@ -57,7 +57,7 @@ class Params(Frozen):
     embed: Embed
     probe: Probe
     finetune: Finetune
-    dense: Dense = Dense()
+    dense: Dense = Dense(datasets={}, experiments=[], protocols=[])
     evaluate: dict[Name, Mapping]
     tracking: Tracking = Tracking()
 

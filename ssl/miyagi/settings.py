@@ -359,9 +359,9 @@ class FinetuneSettings(Frozen):
 class Dense(Frozen):
     """The protocols on pictures with boxes, masks or normals, whose encoders they train, and those pictures."""
 
-    datasets: dict[Name, AnnotatedDataset] = {}
-    experiments: list[Name] = Field([], description="each costs its trainings; `random` is training from scratch")
-    protocols: list[Name] = []
+    datasets: dict[Name, AnnotatedDataset]
+    experiments: list[Name] = Field(description="each costs its trainings; `random` is training from scratch")
+    protocols: list[Name]
 
 
 class DenseSettings(Frozen):
