@@ -39,7 +39,7 @@ def test_a_crop_shows_a_turned_square_of_the_picture():
         assert (shown[..., 2] == 0).all()
         right = (shown[:, -1] - shown[:, 0]).mean(0)[:2] / 15  # of the picture for a pixel of the crop
         down = (shown[-1] - shown[0]).mean(0)[:2] / 15
-        assert right @ down == pytest.approx(0, abs=0.1)  # square to each other,
+        assert right @ down / np.hypot(*right) / np.hypot(*down) == pytest.approx(0, abs=0.1)  # square to each other,
         assert np.hypot(*right) == pytest.approx(np.hypot(*down), abs=0.1)  # and as long
         sides.append(16 * np.hypot(*right))
         turns.append(np.degrees(np.arctan2(right[1], right[0])))

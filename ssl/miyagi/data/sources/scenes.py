@@ -34,7 +34,7 @@ CLOUD = 5
 """The clouds are a grid of so many random colours, made smooth."""
 DARK = 110
 """Brightest level of a cloud: objects are brighter in places."""
-INK = 48
+INK = 32
 """Levels from which on a pixel belongs to an object that is cut out."""
 
 
