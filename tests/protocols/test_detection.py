@@ -62,8 +62,8 @@ def test_eight_pictures_are_learnt_by_heart(task, monkeypatch):
     eight = dense.pictures(task, "train")
     monkeypatch.setattr(dense.Pictures, "__len__", lambda self: 8)
     settings = Settings(
-        finetune=Grid(lr=[0.003], steps=[150]), optimization=Descent(batch_size=8, looks=1), flip=0.0,
-        anchors=[0.25, 0.4], width=32, representation=128,
+        finetune=Grid(lr=[0.003], steps=[200]), optimization=Descent(batch_size=8, looks=1), flip=0.0,
+        anchors=[0.25, 0.35, 0.45], width=32, representation=128,
     )  # fmt: skip
     own = Detection(settings, 10, 32, eight)
     tuned = Training(task, "detection", own, settings, 0).fit()

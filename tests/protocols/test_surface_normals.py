@@ -10,7 +10,7 @@ from miyagi.settings import Descent, Grid
 
 def test_it_learns_the_shape_of_a_ball(make_task, annotated):
     task = make_task("simclr", "spheres", annotated)
-    settings = Settings(finetune=Grid(lr=[0.01], steps=[60]), optimization=Descent(batch_size=8, looks=1))
+    settings = Settings(finetune=Grid(lr=[0.01], steps=[60]), optimization=Descent(batch_size=8, looks=1), flip=0.0)
     found = {(each.split, each.metric): each for each in evaluate(task, settings, 0)}
     metrics = ("angle_mean_degrees", "angle_median_degrees", "within_11.25", "within_22.5", "within_30")
     assert set(found) == {(split, metric) for split in ("val", "test") for metric in metrics}
