@@ -149,6 +149,60 @@ def trained(project, tmp_path_factory):
     return paths
 
 
+@pytest.fixture(scope="session")
+def annotated(trained, tmp_path_factory):
+    """A copy of `trained` with digits on canvases (boxes and masks) and spheres (normals); read it, or work on a copy."""
+    import shutil
+
+    import yaml
+    from PIL import Image
+
+    from miyagi import params
+    from miyagi.paths import Paths
+    from miyagi.stages import annotate
+
+    paths = Paths(tmp_path_factory.mktemp("annotated") / "project")
+    shutil.copytree(trained.root, paths.root)
+    for i in range(24):
+        picture, normals = sphere(i)
+        for place, pixels in (("images", picture), ("normals", normals)):
+            (paths.root / "spheres" / place).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(paths.root / "spheres" / place / f"{i}.png")
+    settings = yaml.safe_load(paths.params.read_text())
+    settings["dense"] = {
+        "datasets": {
+            "scenes": {
+                "source": "scenes", "of": "digits", "path": "x", "shorter_side": 32, "objects": 2,
+                "train_limit": 48, "val_limit": 12, "test_limit": 16,
+            },
+            "spheres": {"source": "normals", "path": "spheres", "shorter_side": 32},
+        },
+        "experiments": ["random", "simclr"], "protocols": ["segmentation", "detection", "surface_normals"],
+    }  # fmt: skip
+    short = {
+        "finetune": {"lr": [0.01], "steps": [6]}, "scratch": {"lr": [0.003, 0.01], "steps": [6]},
+        "optimization": {"batch_size": 8, "looks": 1},
+    }  # fmt: skip
+    settings["evaluate"] |= dict.fromkeys(settings["dense"]["protocols"], short)
+    paths.params.write_text(yaml.safe_dump(settings))
+    for name, own in params.read(paths.params).dense.datasets.items():
+        annotate.run(name, own, paths)
+    return paths
+
+
+def sphere(seed):
+    """A ball lit from the upper left, 32 x 32, and its normals (x to the right, y down, z to the eye); black around it."""
+    rng = np.random.default_rng(seed)
+    row, column = np.mgrid[:32, :32]
+    radius, (y, x) = rng.uniform(8, 14), rng.uniform(12, 20, 2)
+    dx, dy = (column - x) / radius, (row - y) / radius
+    inside = dx**2 + dy**2 < 0.95
+    n = np.stack([dx, dy, np.sqrt(np.clip(1 - dx**2 - dy**2, 0, 1))], 2)
+    light = np.clip(n @ np.array([-0.5, -0.5, 0.7]), 0, 1)
+    picture = np.repeat(np.where(inside, 60 + 180 * light, 20)[..., None], 3, 2).astype(np.uint8)
+    return picture, np.where(inside[..., None], np.rint(127.5 * (n + 1)), 0).astype(np.uint8)
+
+
 @pytest.fixture
 def copied(tmp_path):
     """copied(paths): the project of `paths` in a folder of its own."""

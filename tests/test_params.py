@@ -228,3 +228,62 @@ def test_checking_imports_no_torch():
     code = "import sys, pathlib; from miyagi.params import read; read(pathlib.Path('params.yaml')); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+SCENES = {"source": "scenes", "of": "digits", "path": "ssl/miyagi/data/sources/digits.py"}
+
+
+def test_what_the_comments_show_can_be_switched_on(edited):
+    """The commented data sets, experiments and protocols of the dense family, taken from the shipped file's text."""
+    text = (ROOT / "params.yaml").read_text()
+    section = text[text.index("\ndense:") : text.index("\nevaluate:")]
+    shown = "\n".join(line.replace("  #   ", "    ") for line in section.splitlines() if line.startswith("  #   "))
+    lists = {key: yaml.safe_load(section.split(f"  {key}: []")[1].split("#")[1].splitlines()[0].split(";")[0].split(" or ")[0])
+             for key in ("experiments", "protocols")}  # fmt: skip
+
+    def change(data):
+        assert data["dense"] == {"datasets": {}, "experiments": [], "protocols": []}
+        data["dense"] = {"datasets": yaml.safe_load(shown), **lists}
+
+    params = edited(change)
+    assert set(params.dense.datasets) == {"scenes", "cells", "streets", "rooms"}
+    for protocol in ("segmentation", "detection", "surface_normals"):
+        assert params.scenes(protocol) == list(params.dense.datasets)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"datasets": {"x": {"source": "digits", "path": "x"}}}, "dense.datasets.x.source: digits belongs under datasets"),
+        ({"datasets": {"x": {**SCENES, "of": "voc"}}}, "dense.datasets.x.of: voc belongs under dense.datasets"),
+        ({"datasets": {"x": {**SCENES, "of": "digit"}}}, "dense.datasets.x.of: there is no source 'digit'; did you mean 'digits'?"),
+        ({"datasets": {"x": {"source": "scenes", "path": "x"}}}, "source scenes, and no other, names in `of` whose images"),
+        ({"datasets": {"x": {"source": "voc", "path": "x", "of": "digits"}}}, "source scenes, and no other, names in `of`"),
+        ({"datasets": {"x": {**SCENES, "scale": [0.5, 0.2]}}}, "scale [0.5, 0.2] must be [low, high]"),
+        ({"datasets": {"x": {**SCENES, "shorter": 3}}}, "unknown key 'dense.datasets.x.shorter'; did you mean 'shorter_side'?"),
+        ({"datasets": {"digits": SCENES}}, "'digits' is under datasets and under dense.datasets; rename one of them"),
+        ({"experiments": ["simclrr"]}, "dense.experiments: 'simclrr' is not under experiments; did you mean 'simclr'?"),
+        ({"protocols": ["segmentation"]}, "dense.protocols: segmentation has nothing to look at; add a data set"),
+        ({"datasets": {"x": SCENES}, "protocols": ["knn"]}, "'knn' is a probe protocol, list it under probe.protocols; known here: segmentation"),
+        ({"protocols": ["detection", "detection"]}, "dense.protocols names something twice"),
+    ],
+)  # fmt: skip
+def test_dense_mistakes_are_one_line(edited, change, message):
+    with pytest.raises(UserError) as error:
+        edited(lambda data: data["dense"].update(change))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_annotated_source_is_no_data_set_of_labelled_images(edited):
+    with pytest.raises(UserError, match=r"datasets\.x\.source: voc belongs under dense\.datasets: it gives annotated"):
+        edited(put("datasets.x", {"source": "voc", "path": "x"}))
+
+
+def test_a_dense_protocol_names_its_data_sets(edited):
+    def change(data):
+        data["dense"] |= {"datasets": {"one": SCENES, "two": SCENES}, "protocols": ["segmentation"]}
+        data["evaluate"]["segmentation"]["datasets"] = ["two"]
+
+    assert edited(change).scenes("segmentation") == ["two"]
+    with pytest.raises(UserError, match=r"evaluate\.segmentation\.datasets: there is no 'two' under dense\.datasets"):
+        edited(lambda data: (change(data), data["dense"]["datasets"].pop("two")))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,30 @@ def replacing(path: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot write {path}: {reason}; free some space or check the folder's permissions") from error
+
+
+@contextmanager
+def all_or_none(files: list[Path]) -> Iterator[None]:
+    """Remove `files` before the block, and again if it fails: a mixture of two runs would look like one."""
+
+    def remove() -> None:
+        for file in reversed(files):  # the manifest first
+            file.unlink(missing_ok=True)
+            # What a killed run left half written: later stages depend on the folder, whatever is in it.
+            for stale in file.parent.glob(f".{file.name}.*.tmp"):
+                stale.unlink(missing_ok=True)
+
+    try:
+        remove()
+        yield
+    except BaseException as error:
+        with suppress(OSError):  # what cannot be removed could not be written either; the first error says why
+            remove()
+        if isinstance(error, OSError):
+            raise UserError(
+                f"cannot write {files[-1].parent}: {error.strerror or error}; check its permissions"
+            ) from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,7 +17,10 @@ from miyagi.errors import UserError, did_you_mean
 from miyagi.recipes import RECIPES
 from miyagi.registry import ENCODERS, METHODS, PROTOCOLS, SOURCES
 from miyagi.settings import (
+    AnnotatedDataset,
     Dataset,
+    Dense,
+    DenseSettings,
     Embed,
     Experiment,
     Finetune,
@@ -55,6 +58,7 @@ class Params(Frozen):
     embed: Embed
     probe: Probe
     finetune: Finetune
+    dense: Dense = Dense(datasets={}, experiments=[], protocols=[])
     evaluate: dict[Name, Mapping]
     tracking: Tracking = Tracking()
 
@@ -69,15 +73,21 @@ class Params(Frozen):
             "probe.protocols": self.probe.protocols,
             "finetune.protocols": self.finetune.protocols,
             "finetune.experiments": self.finetune.experiments,
+            "dense.protocols": self.dense.protocols,
+            "dense.experiments": self.dense.experiments,
         }
         for key, values in lists.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{key} names something twice: {values}")
-        for name in self.finetune.experiments:
-            if name not in self.experiments:
-                raise ValueError(
-                    f"finetune.experiments: '{name}' is not under experiments; {did_you_mean(name, self.experiments)}"
-                )
+        for family, names in (("finetune", self.finetune.experiments), ("dense", self.dense.experiments)):
+            for name in names:
+                if name not in self.experiments:
+                    raise ValueError(
+                        f"{family}.experiments: '{name}' is not under experiments; "
+                        f"{did_you_mean(name, self.experiments)}"
+                    )
+        if twice := sorted(self.datasets.keys() & self.dense.datasets.keys()):
+            raise ValueError(f"'{twice[0]}' is under datasets and under dense.datasets; rename one of them")
         return self
 
     def dataset_settings(self, name: str) -> Dataset:
@@ -85,6 +95,12 @@ class Params(Frozen):
         if name not in self.datasets:
             raise UserError(f"datasets: there is no '{name}'; {did_you_mean(name, self.datasets)}")
         return self.datasets[name]
+
+    def annotated_settings(self, name: str) -> AnnotatedDataset:
+        """The settings of `dense.datasets.NAME`."""
+        if name not in self.dense.datasets:
+            raise UserError(f"dense.datasets: there is no '{name}'; {did_you_mean(name, self.dense.datasets)}")
+        return self.dense.datasets[name]
 
     def protocol(self, name: str, family: str = "probe") -> Frozen:
         """The settings of one protocol of a family, from `evaluate.NAME`.
@@ -116,6 +132,23 @@ class Params(Frozen):
             raise UserError(f"params.yaml: finetune.protocols: {protocol} looks at data sets other than the one "
                             f"pretrained on, '{self.dataset}'; add one under datasets")  # fmt: skip
         return found
+
+    def scenes(self, protocol: str) -> list[str]:
+        """The annotated data sets that a protocol of the family `dense` looks at.
+
+        Raises:
+            UserError: one is not there, or there is none.
+        """
+        settings = self.protocol(protocol, "dense")
+        assert isinstance(settings, DenseSettings)
+        for name in settings.datasets or ():
+            if name not in self.dense.datasets:
+                key, known = f"evaluate.{protocol}.datasets", did_you_mean(name, self.dense.datasets)
+                raise UserError(f"params.yaml: {key}: there is no '{name}' under dense.datasets; {known}")
+        if not self.dense.datasets:
+            raise UserError(f"params.yaml: dense.protocols: {protocol} has nothing to look at; add a data set under "
+                            "dense.datasets")  # fmt: skip
+        return settings.datasets or list(self.dense.datasets)
 
     def sweep(self, name: str) -> Sweep | None:
         """How `experiments.NAME` is tuned, or None where it is not."""
@@ -313,7 +346,11 @@ def read(file: Path) -> Params:
     """
     params = validate(Params, load(file), "")
     for key, dataset in params.datasets.items():
-        SOURCES.check(dataset.source, f"datasets.{key}.source")
+        _check_source(dataset.source, f"datasets.{key}.source", "")
+    for key, annotated in params.dense.datasets.items():
+        _check_source(annotated.source, f"dense.datasets.{key}.source", "annotated")
+        if annotated.of is not None:
+            _check_source(annotated.of, f"dense.datasets.{key}.of", "")
     for key in params.evaluate:
         PROTOCOLS.check(key, "evaluate")
         protocol(key, params.evaluate)
@@ -329,7 +366,20 @@ def read(file: Path) -> Params:
             views(how.recipe, how.augment, f"evaluate.{name}.optimization")
         if name not in params.evaluate:
             raise UserError(f"params.yaml: evaluate.{name}: missing; `{name}: {{}}` takes the protocol's own settings")
+    for name in params.dense.protocols:
+        params.scenes(name)
+        if name not in params.evaluate:
+            raise UserError(f"params.yaml: evaluate.{name}: missing; `{name}: {{}}` takes the protocol's own settings")
     for name in params.experiments:
         params.experiment(name)
         params.sweep(name)
     return params
+
+
+def _check_source(name: str, key: str, family: str) -> None:
+    """Whether a source exists and gives what stands at this place."""
+    SOURCES.check(name, key)
+    if SOURCES.entries[name].family != family:
+        places = "dense.datasets", "datasets"
+        raise UserError(f"params.yaml: {key}: {name} belongs under {places[family == 'annotated']}: "
+                        f"it gives {'labelled images' if family else 'annotated pictures'}")  # fmt: skip

@@ -35,6 +35,9 @@ class Paths:
     def manifest(self, dataset: str) -> Path:
         return self.root / "data" / "betons" / dataset / "manifest.json"
 
+    def annotations(self, dataset: str, split: str) -> Path:
+        return self.root / "data" / "betons" / dataset / f"{split}.annotations.safetensors"
+
     def experiment(self, experiment: str) -> Path:
         return self.root / "runs" / experiment / "experiment.yaml"
 

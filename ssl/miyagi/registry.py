@@ -27,7 +27,8 @@ class Entry:
     Attributes:
         line: what it is.
         paper: where it comes from.
-        family: of a protocol: the stage that runs it, "probe" (on the bank of frozen features), "finetune" or "dense".
+        family: of a protocol: the stage that runs it, "probe" (on the bank of frozen features), "finetune" or "dense";
+            of a source: "annotated" where it gives boxes, masks or normals, for the protocols of the family "dense".
         needs: of a protocol: what must not be empty under `embed` in params.yaml.
     """
 
@@ -127,6 +128,11 @@ SOURCES = Family(
         "svhn": Entry("99,289 house-number digits, 32x32, 10 classes", "Netzer et al., 2011"),
         "imagefolder": Entry("your own folder: train/<class>/*, test/<class>/*, or <class>/*"),
         "multilabel": Entry("your own folder with labels.csv: file, labels separated by ;, split"),
+        "single_image": Entry("crops of one large picture, without labels", "Asano et al., ICLR 2020"),
+        "scenes": Entry("labelled images of another source on canvases: boxes and masks", family="annotated"),
+        "voc": Entry("your own boxes, laid out as PASCAL VOC", "Everingham et al., IJCV 2010", "annotated"),
+        "masks": Entry("your own folders of pictures and masks, one label a pixel", family="annotated"),
+        "normals": Entry("your own folders of pictures and maps of surface normals", family="annotated"),
     },
 )
 PROTOCOLS = Family(
@@ -156,6 +162,9 @@ PROTOCOLS = Family(
         ),
         "adversarial": Entry("accuracy under FGSM and PGD", "Madry et al., ICLR 2018", "finetune"),
         "transfer": Entry("other data sets, frozen and fine-tuned", "Zhai et al., arXiv 1910.04867", "finetune"),
+        "segmentation": Entry("an FCN on the encoder's maps: mean IoU", "Long et al., CVPR 2015", "dense"),
+        "detection": Entry("Faster R-CNN on the encoder's maps: COCO's AP", "Ren et al., NeurIPS 2015", "dense"),
+        "surface_normals": Entry("dense regression: angles to the true normals", "Goyal et al., ICCV 2019", "dense"),
     },
 )
 ENCODERS = Family(

@@ -244,7 +244,18 @@ class ContrastiveSettings(MethodSettings):
         return self
 
 
-class Dataset(Frozen):
+class Split(Frozen):
+    """How a data set's images are shared out: who is trained on, who chooses, who is tested on."""
+
+    val_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training images held out for selection")
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="only where the source has no test split of its own")
+    train_limit: int | None = Field(None, ge=1, description="stratified limit; null: all")
+    val_limit: int | None = Field(None, ge=1)
+    test_limit: int | None = Field(None, ge=1)
+    split_seed: int = Field(0, ge=0)
+
+
+class Dataset(Split):
     """One data set: where it comes from and how it is split."""
 
     source: Name
@@ -254,12 +265,6 @@ class Dataset(Frozen):
         None, ge=8, le=4096, description="null: stored as squares of `size`; else in their shape, shrunk to this"
     )
     jpeg_quality: int | None = Field(90, ge=1, le=100, description="where shapes are kept; null: stored raw")
-    val_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training images held out for selection")
-    test_fraction: float = Field(0.2, gt=0, lt=1, description="only where the source has no test split of its own")
-    train_limit: int | None = Field(None, ge=1, description="stratified limit; null: all")
-    val_limit: int | None = Field(None, ge=1)
-    test_limit: int | None = Field(None, ge=1)
-    split_seed: int = Field(0, ge=0)
     disjoint: bool = Field(False, description="imagefolder: test/ (and val/) have classes of their own, for few-shot")
 
     @model_validator(mode="after")
@@ -268,6 +273,28 @@ class Dataset(Frozen):
             raise ValueError(f"disjoint: true is for folders of one's own (imagefolder), not for {self.source}")
         if self.shorter_side is not None and self.shorter_side < self.size:
             raise ValueError(f"shorter_side {self.shorter_side} is below size {self.size}: views would be enlarged")
+        return self
+
+
+class AnnotatedDataset(Split):
+    """Pictures with boxes, masks or normals, for the dense protocols. They are stored in their own shape."""
+
+    source: Name
+    path: str = Field(min_length=1, description="the raw folder; of `scenes` what `of` has: a folder, or its module")
+    shorter_side: int = Field(128, ge=16, le=2048, description="pixels that larger pictures are shrunk to")
+    jpeg_quality: int | None = Field(90, ge=1, le=100, description="of pictures above 64 x 64; null: stored raw")
+    ignore: int | None = Field(255, ge=0, le=65535, description="masks: the label of pixels that do not count")
+    of: Name | None = Field(None, description="scenes: the source whose labelled images are pasted")
+    objects: int = Field(3, ge=1, le=20, description="scenes: at most so many objects a canvas")
+    scale: tuple[Fraction, Fraction] = Field((0.25, 0.5), description="scenes: an object's side, as a share")
+    cut_out: bool = Field(True, description="scenes: an object is what is not black in its image; false: all of it")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "AnnotatedDataset":
+        if (self.source == "scenes") != (self.of is not None):
+            raise ValueError("source scenes, and no other, names in `of` whose images it pastes, e.g. of: digits")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale {list(self.scale)} must be [low, high] with 0 < low <= high <= 1")
         return self
 
 
@@ -302,8 +329,8 @@ class Grid(Frozen):
     steps: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="lengths of a training, in batches")
 
 
-class Optimization(Frozen):
-    """How a classifier on an encoder is trained; what is tried stands in a `Grid`."""
+class Descent(Frozen):
+    """How the steps of a training go; what is tried stands in a `Grid`."""
 
     optimizer: Literal["sgd", "adamw"] = "adamw"
     momentum: Fraction = Field(0.9, description="sgd only")
@@ -312,6 +339,11 @@ class Optimization(Frozen):
     schedule: Literal["cosine", "step"] = Field("cosine", description="step: a tenth after 60 % and after 80 %")
     warmup: float = Field(0.1, ge=0, lt=1, description="cosine: share of the steps that the rate rises")
     looks: int = Field(2, ge=1, description="looks at validation, evenly spaced; the best one is kept")
+
+
+class Optimization(Descent):
+    """How a classifier on an encoder is trained."""
+
     recipe: Name = Field("weak", description="augmentation; its first view is taken")
     augment: dict[str, Any] = Field({}, description="changes to the recipe, e.g. {flip: 0.0} for digits")
 
@@ -323,6 +355,24 @@ class FinetuneSettings(Frozen):
     """True for a protocol that looks at the data sets that the encoder was not pretrained on."""
 
     datasets: list[Name] | None = Field(None, description="null: the one pretrained on, or for transfer all others")
+
+
+class Dense(Frozen):
+    """The protocols on pictures with boxes, masks or normals, whose encoders they train, and those pictures."""
+
+    datasets: dict[Name, AnnotatedDataset]
+    experiments: list[Name] = Field(description="each costs its trainings; `random` is training from scratch")
+    protocols: list[Name]
+
+
+class DenseSettings(Frozen):
+    """The base of the `Settings` of a dense protocol."""
+
+    datasets: list[Name] | None = Field(None, description="of dense.datasets; null: all that have what it needs")
+    finetune: Grid = Field(Grid(lr=[3e-4, 1e-3], steps=[1000]), description="for a pretrained encoder")
+    scratch: Grid = Field(Grid(lr=[1e-3, 3e-3], steps=[2000]), description="for the floor from scratch")
+    optimization: Descent = Descent(batch_size=16)
+    flip: Fraction = Field(0.5, description="share of the training pictures that are mirrored; 0 for digits")
 
 
 class Tracking(Frozen):

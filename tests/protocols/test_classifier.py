@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from miyagi.errors import UserError
-from miyagi.protocols.classifier import Trainer, outcomes, share
+from miyagi.protocols.classifier import Trainer, outcomes
 from miyagi.protocols.task import Task
 from miyagi.settings import Grid, Optimization
 
@@ -156,23 +156,6 @@ def test_the_test_split_is_read_once_and_last(make_task):
         ("val", "encoder", "top1", {"labels": 3}, 1), ("test", "encoder", "top1", {"labels": 3}, 1),
     ]  # fmt: skip
     assert np.array_equal(found[1].scores, 100.0 * (found[1].predicted == task.labels("test")))
-
-
-def test_the_schedules_by_hand():
-    step = Optimization(schedule="step")
-    assert [share(step, p) for p in (0.0, 0.59, 0.6, 0.79, 0.8, 1.0)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-    cosine = Optimization(warmup=0.2)
-    assert [share(cosine, p) for p in (0.0, 0.1, 0.2, 0.6, 1.0)] == pytest.approx([0, 0.5, 1, 0.5, 0])
-
-
-def test_no_weight_decay_on_biases_and_batchnorm(make_task):
-    found = trainer(make_task(), optimizer="sgd", weight_decay=0.1)
-    encoder = found.task.encoder()
-    groups = found._optimizer(encoder, [torch.nn.Linear(encoder.dim, 10)], [0.1]).param_groups
-    decayed = {p.ndim > 1 for group in groups for p in group["params"] if group["weight_decay"]}
-    kept = {p.ndim > 1 for group in groups for p in group["params"] if not group["weight_decay"]}
-    assert (decayed, kept) == ({True}, {False})
-    assert sum(len(group["params"]) for group in groups) == len(list(encoder.parameters())) + 2
 
 
 def test_images_of_other_shapes_are_cropped_by_the_decoder(make_task, copied, trained):

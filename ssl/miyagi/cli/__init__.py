@@ -59,11 +59,13 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     add("prepare", _prepare, "stage: raw images -> betons", "dataset")
+    add("annotate", _annotate, "stage: pictures with boxes, masks or normals -> betons", "dataset")
     add("sweep", _sweep, "stage: resolve an experiment's settings", "experiment")
     add("pretrain", _pretrain, "stage: train an encoder", "experiment", "seed")
     add("embed", _embed, "stage: frozen features of a data set", "experiment", "seed", "dataset")
     add("probe", _probe, "stage: one protocol on the frozen features", "experiment", "seed", "protocol")
     add("finetune", _finetune, "stage: one protocol that trains the encoder", "experiment", "seed", "protocol")
+    add("dense", _dense, "stage: one protocol on annotated pictures", "experiment", "seed", "protocol")
     add("report", _report, "stage: tables, figures and the page")
     add("sweep-worker", _sweep_worker, "run trials of a sweep that another process began", "experiment")
     dashboard = add("dashboard", _dashboard, "open optuna-dashboard on a sweep, the latest by default")
@@ -112,6 +114,20 @@ def _prepare(args: argparse.Namespace, paths: Paths) -> None:
     with _run(paths, "prepare", args.dataset, None, digest(["prepare", args.dataset, described]), described) as track:
         track.log(prepare.run(args.dataset, settings, paths), 0)
         track.outs([*(paths.beton(args.dataset, split) for split in SPLITS), paths.manifest(args.dataset)])
+
+
+def _annotate(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi.files import digest
+    from miyagi.params import read
+    from miyagi.paths import SPLITS
+    from miyagi.stages import annotate
+
+    settings = read(paths.params).annotated_settings(args.dataset)
+    described = settings.model_dump(mode="json")
+    with _run(paths, "annotate", args.dataset, None, digest(["annotate", args.dataset, described]), described) as track:
+        track.log(annotate.run(args.dataset, settings, paths), 0)
+        files = [name(args.dataset, split) for split in SPLITS for name in (paths.beton, paths.annotations)]
+        track.outs([*files, paths.manifest(args.dataset)])
 
 
 def _sweep(args: argparse.Namespace, paths: Paths) -> None:
@@ -218,7 +234,6 @@ def _probe(args: argparse.Namespace, paths: Paths) -> None:
 
 
 def _finetune(args: argparse.Namespace, paths: Paths) -> None:
-    from miyagi.files import digest
     from miyagi.params import read
     from miyagi.settings import FinetuneSettings
     from miyagi.stages import finetune
@@ -226,7 +241,26 @@ def _finetune(args: argparse.Namespace, paths: Paths) -> None:
     params = read(paths.params)
     settings = params.protocol(args.protocol, "finetune")
     assert isinstance(settings, FinetuneSettings)
-    datasets = params.targets(args.protocol)
+    _evaluated(args, paths, "finetune", settings, params.targets(args.protocol), finetune.run)
+
+
+def _dense(args: argparse.Namespace, paths: Paths) -> None:
+    from miyagi.params import read
+    from miyagi.settings import DenseSettings
+    from miyagi.stages import dense
+
+    params = read(paths.params)
+    settings = params.protocol(args.protocol, "dense")
+    assert isinstance(settings, DenseSettings)
+    _evaluated(args, paths, "dense", settings, params.scenes(args.protocol), dense.run)
+
+
+def _evaluated(
+    args: argparse.Namespace, paths: Paths, stage: str, settings: Any, datasets: list[str], run: Callable[..., Any]
+) -> None:
+    """Run and track a stage that evaluates an encoder on betons."""
+    from miyagi.files import digest
+
     described = {
         **settings.model_dump(mode="json"),
         "seed": args.seed,
@@ -234,8 +268,8 @@ def _finetune(args: argparse.Namespace, paths: Paths) -> None:
         "data": {dataset: _digest_of(paths.manifest(dataset)) for dataset in datasets},
     }
     target = f"{args.experiment}-{args.seed}-{args.protocol}"
-    with _run(paths, "finetune", target, args.experiment, digest([args.protocol, described]), described) as track:
-        summary = finetune.run(args.experiment, args.seed, args.protocol, datasets, settings, paths)
+    with _run(paths, stage, target, args.experiment, digest([args.protocol, described]), described) as track:
+        summary = run(args.experiment, args.seed, args.protocol, datasets, settings, paths)
         track.log(summary, 0)
         track.headline({f"{args.protocol}.seed{args.seed}.{key}": value for key, value in summary.items()})
         names = paths.rows, paths.predictions
@@ -249,7 +283,7 @@ def _report(args: argparse.Namespace, paths: Paths) -> None:
     from miyagi.stages import report
 
     params = read(paths.params)
-    described = params.model_dump(mode="json", include={"dataset", "seeds", "probe", "finetune"})
+    described = params.model_dump(mode="json", include={"dataset", "seeds", "probe", "finetune", "dense"})
     tracking.sync(paths, params.tracking)
     with _run(paths, "report", "report", None, digest(params.model_dump(mode="json")), described) as track:
         for experiment, figures in report.run(params, paths).items():

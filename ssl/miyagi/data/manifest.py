@@ -35,6 +35,6 @@ def data_info(manifest: dict[str, Any]) -> DataInfo:
 
 
 def data_digest(manifest: dict[str, Any]) -> str:
-    """One digest of all betons, and of the labels that they cannot hold: the data identity of a row."""
-    several = manifest.get("several_labels")
-    return digest([manifest["betons"], several] if several else manifest["betons"])
+    """One digest of all betons, and of what is known of their images beside them: the data identity of a row."""
+    beside = [manifest[key] for key in ("several_labels", "annotations") if manifest.get(key)]
+    return digest([manifest["betons"], *beside] if beside else manifest["betons"])

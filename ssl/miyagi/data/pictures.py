@@ -15,6 +15,10 @@ from PIL import Image, UnidentifiedImageError
 from miyagi.data.source import to_rgb
 from miyagi.errors import UserError
 
+SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""Of files that are taken for images."""
 CHUNK = 4096
 """Files that are examined between two looks at the results: bounds the memory of a folder of millions."""
 About = TypeVar("About")

@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 
 from miyagi.errors import UserError
-from miyagi.settings import Dataset
+from miyagi.settings import Split
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Splits:
 
 def split(
     key: str,
-    settings: Dataset,
+    settings: Split,
     classes: Sequence[str],
     train: np.ndarray,
     test: np.ndarray | None,

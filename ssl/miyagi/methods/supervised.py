@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from miyagi.data.batch import Batch, DataInfo, View
+from miyagi.errors import UserError
 from miyagi.methods.base import Method
 from miyagi.settings import MethodSettings
 
@@ -27,6 +28,11 @@ class Supervised(Method[Settings]):
     views = (View("image"),)
 
     def setup(self, settings: Settings, info: DataInfo) -> None:
+        if info.classes < 2:
+            raise UserError(
+                "supervised learns from labels, but the training images have none to tell apart: leave it out, or set "
+                "`dataset` to one with labels"
+            )
         self.head = nn.Sequential(nn.Linear(self.encoder.dim, info.classes))
         self.label_smoothing = settings.label_smoothing
 

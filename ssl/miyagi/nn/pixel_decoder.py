@@ -1,9 +1,8 @@
 """From an encoder's last map to scores for every place of a finer picture."""
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from miyagi.nn.encoders.base import Encoder
+from miyagi.nn.encoders.base import Encoder, map_shapes
 
 
 class PixelDecoder(nn.Sequential):
@@ -25,14 +24,9 @@ class PixelDecoder(nn.Sequential):
         )
 
 
-@torch.no_grad()
 def last_map(encoder: Encoder, size: int) -> tuple[int, int]:
     """Channels and side of the encoder's last map for images of `size` pixels."""
-    training = encoder.training
-    encoder.eval()  # BatchNorm's statistics stay as they are
-    found: Tensor = encoder.maps(encoder.mean.new_zeros(1, 3, size, size), encoder.layers[-1:])[encoder.layers[-1]]
-    encoder.train(training)
-    return found.shape[1], found.shape[3]
+    return map_shapes(encoder, size)[encoder.layers[-1]]
 
 
 def scale_for(side: int, size: int, stride: int) -> int:

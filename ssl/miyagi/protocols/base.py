@@ -148,6 +148,8 @@ def check_classes(bank: Labelled) -> None:
     train = bank.labels("train")
     if train.ndim == 2:
         raise DoesNotApply("an image has several labels")
+    if (train == train[0]).all():
+        raise DoesNotApply("its images have no labels to tell apart")
     for split in ("val", "test"):
         if not np.isin(bank.labels(split), train).any():
             raise DoesNotApply(f"none of its {split} classes is among its training classes")

@@ -26,11 +26,11 @@ from miyagi.data.rng import Key, fold
 from miyagi.errors import UserError
 from miyagi.nn.encoders.base import Encoder
 from miyagi.params import views
+from miyagi.protocols import descent
 from miyagi.protocols.base import Fitted, Outcome
 from miyagi.protocols.task import Task
-from miyagi.settings import Grid, Optimization, Pretrain, ViewRecipe
+from miyagi.settings import Grid, Optimization, ViewRecipe
 from miyagi.train.features import features
-from miyagi.train.schedule import learning_rate
 
 Labels = NDArray[np.int64]
 
@@ -171,13 +171,14 @@ class Trainer:
         nn.init.normal_(first.weight, std=0.01)
         nn.init.zeros_(first.bias)
         heads = [copy.deepcopy(first).to(device) for _ in lrs]
-        optimizer = self._optimizer(encoder, heads, lrs)
+        moved = [] if self.frozen else [(encoder, lrs[0])]
+        optimizer = descent.optimizer(self.how, [*zip(heads, lrs, strict=True), *moved])
         looks = {round(steps * (i + 1) / self.how.looks) for i in range(self.how.looks)}
         known = features(encoder, val()) if val is not None and self.frozen else None
         best: Trained | None = None
         for step, (x, y) in enumerate(itertools.islice(self._batches(train, device), stop or steps), 1):
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * share(self.how, (step - 0.5) / steps)
+                group["lr"] = group["peak"] * descent.share(self.how, (step - 0.5) / steps)
             # bf16 for fp16 too: it needs no gradient scaler, and these trainings are short.
             with torch.autocast(device.type, torch.bfloat16, enabled=self.task.precision != "fp32"):
                 z = encoder(x)
@@ -207,32 +208,6 @@ class Trainer:
                 raw = raw.to(device)
                 cropped = bool(raw.views)  # by the decoder, where the images are no equal squares
                 yield augment(raw.image, raw.index, key, "classifier", self.view, size, cropped=cropped), raw.label
-
-    def _optimizer(self, encoder: Encoder, heads: list[nn.Linear], lrs: list[float]) -> torch.optim.Optimizer:
-        groups: list[dict[str, Any]] = []
-        parts = [(head, lr) for head, lr in zip(heads, lrs, strict=True)]
-        for module, lr in [*parts, *([] if self.frozen else [(encoder, lrs[0])])]:
-            groups += [
-                {"params": [p for p in module.parameters() if p.ndim > 1], "peak": lr},
-                {"params": [p for p in module.parameters() if p.ndim <= 1], "peak": lr, "weight_decay": 0.0},
-            ]
-        groups = [group for group in groups if group["params"]]
-        if self.how.optimizer == "sgd":
-            momentum, decay = self.how.momentum, self.how.weight_decay
-            return torch.optim.SGD(groups, 0.0, momentum, weight_decay=decay, fused=True)
-        return torch.optim.AdamW(groups, 0.0, weight_decay=self.how.weight_decay, fused=True)
-
-
-def share(how: Optimization, progress: float) -> float:
-    """The learning rate as a share of its peak.
-
-    Args:
-        how: `cosine` with a warm-up, or `step`: a tenth after 60 % and a hundredth after 80 % (He et al., CVPR 2020).
-        progress: share of the steps that are done, in [0, 1].
-    """
-    if how.schedule == "step":
-        return 0.1 ** ((progress >= 0.6) + (progress >= 0.8))
-    return learning_rate(Pretrain(epochs=1, lr=1.0, warmup_epochs=how.warmup), progress)
 
 
 def outcomes(task: Task, classifier: Classifier, condition: dict[str, Any], draw: int | None = None) -> list[Outcome]:

@@ -132,6 +132,6 @@ class Task:
 
     def _build(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Encoder:
         encoder = encoders.build(self.experiment.encoder, mean, std)
-        name, key = self.experiment.encoder["name"], f"datasets.{self.dataset}.size"
-        encoders.check_size(encoder, name, self.size, key)
+        place = "dense.datasets.{}.shorter_side" if "kinds" in self.manifest else "datasets.{}.size"
+        encoders.check_size(encoder, self.experiment.encoder["name"], self.size, place.format(self.dataset))
         return encoder.eval()

@@ -6,22 +6,17 @@ where it lies, the betons beside it are whole.
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from miyagi.data.betons import ASPECT, Beton, fit, square, write_beton
 from miyagi.data.source import Images, Raw
 from miyagi.data.splits import Splits, split
-from miyagi.errors import UserError
-from miyagi.files import file_digest, write_json
+from miyagi.data.statistics import statistics
+from miyagi.files import all_or_none, file_digest, write_json
 from miyagi.paths import SPLITS, Paths
 from miyagi.registry import SOURCES
 from miyagi.settings import Dataset
-
-CHUNK_BYTES = 64 << 20
 
 
 class _Chosen:
@@ -59,7 +54,7 @@ def run(key: str, settings: Dataset, paths: Paths) -> dict[str, float]:
         )
     own = (images.labels if images else None for images in (raw.test, raw.val))
     chosen = split(key, settings, raw.classes, raw.train.labels, *own)
-    with _all_or_none([*(paths.beton(key, name) for name in SPLITS), paths.manifest(key)]):
+    with all_or_none([*(paths.beton(key, name) for name in SPLITS), paths.manifest(key)]):
         counts, several = {}, {}
         for name, images, positions in _parts(raw, chosen):
             labels = images.labels[positions]
@@ -100,52 +95,7 @@ def stored(settings: Dataset) -> dict[str, int | None]:
     return {"largest": 3 * ASPECT * settings.shorter_side**2, "jpeg_quality": settings.jpeg_quality}
 
 
-def statistics(beton: Beton) -> dict[str, Any]:
-    """Mean and standard deviation of each channel in [0, 1], and whether any image has a colour.
-
-    Taken from a histogram of the stored bytes in whole numbers, so no order of summation can change a bit.
-    """
-    histogram = np.zeros((3, 256), dtype=np.int64)
-    color = False
-    for images in beton.chunks(max(1, CHUNK_BYTES // beton[0].nbytes)):
-        color = color or bool((images != images[..., :1]).any())
-        for channel in range(3):
-            histogram[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
-    mean, std = [], []
-    for bins in histogram.tolist():
-        n = sum(bins)
-        first = sum(value * count for value, count in enumerate(bins))
-        second = sum(value * value * count for value, count in enumerate(bins))
-        mean.append(first / n / 255)
-        std.append(((n * second - first * first) / (n * n)) ** 0.5 / 255)
-    return {"color": color, "mean": mean, "std": std}
-
-
 def _parts(raw: Raw, chosen: Splits) -> Iterator[tuple[str, Images, np.ndarray]]:
     yield "train", raw.train, chosen.train
     yield "val", raw.val or raw.train, chosen.val
     yield "test", raw.test or raw.train, chosen.test
-
-
-@contextmanager
-def _all_or_none(files: list[Path]) -> Iterator[None]:
-    """Remove `files` before the block, and again if it fails: a mixture of two runs would look like one."""
-
-    def remove() -> None:
-        for file in reversed(files):  # the manifest first
-            file.unlink(missing_ok=True)
-            # What a killed run left half written: later stages depend on the folder, whatever is in it.
-            for stale in file.parent.glob(f".{file.name}.*.tmp"):
-                stale.unlink(missing_ok=True)
-
-    try:
-        remove()
-        yield
-    except BaseException as error:
-        with suppress(OSError):  # what cannot be removed could not be written either; the first error says why
-            remove()
-        if isinstance(error, OSError):
-            raise UserError(
-                f"cannot write {files[-1].parent}: {error.strerror or error}; check its permissions"
-            ) from error
-        raise

@@ -71,7 +71,10 @@ def run(
     rows = against_floor(rows, predictions, {name: described[name]["encoder"] for name in names})
     tables = groups(rows, methods)
     winner = best(tables, params.dataset)
-    data = [_data(paths, name) for name in sorted({params.dataset, *(row["dataset"] for row in rows)})]
+    data = [
+        _data(paths, name, "annotate" if name in params.dense.datasets else "prepare")
+        for name in sorted({params.dataset, *(row["dataset"] for row in rows)})
+    ]
     classes = next(entry.classes for entry in data if entry.name == params.dataset)
     images = read_images or _read_betons
     maps, pictures = _maps(paths, names, seeds[0], params.dataset, images)
@@ -179,7 +182,8 @@ def _read(paths: Paths, path: Path, stage: str, reader: Callable[[Path], Read]) 
 
 def _all_rows(params: Params, paths: Paths) -> list[Row]:
     """The rows of every experiment, seed, protocol and data set that params.yaml names now."""
-    return [row for place in _places(params) for row in _rows(paths, *place) if row["dataset"] in params.datasets]
+    known = params.datasets.keys() | params.dense.datasets.keys()
+    return [row for place in _places(params) for row in _rows(paths, *place) if row["dataset"] in known]
 
 
 def _places(params: Params) -> list[tuple[str, str, int, str]]:
@@ -187,6 +191,7 @@ def _places(params: Params) -> list[tuple[str, str, int, str]]:
     families = [
         ("probe", list(params.experiments), params.probe.protocols),
         ("finetune", params.finetune.experiments, params.finetune.protocols),
+        ("dense", params.dense.experiments, params.dense.protocols),
     ]
     return [
         (stage, name, seed, protocol)
@@ -218,14 +223,14 @@ def _rows(paths: Paths, stage: str, name: str, seed: int, protocol: str) -> list
     return _read(paths, paths.rows(name, seed, protocol), f"{stage}@{name}-{seed}-{protocol}", reader)
 
 
-def _data(paths: Paths, name: str) -> html.Data:
+def _data(paths: Paths, name: str, stage: str) -> html.Data:
     def reader(path: Path) -> html.Data:
         found = json.loads(_text(path))
         skipped = [f"{entry['file']}: {entry['reason']}" for entry in found["skipped"]]
         counts = {split: int(found["counts"][split]["total"]) for split in SPLITS}
         return html.Data(name, counts, [str(label) for label in found["classes"]], skipped)
 
-    return _read(paths, paths.manifest(name), f"prepare@{name}", reader)
+    return _read(paths, paths.manifest(name), f"{stage}@{name}", reader)
 
 
 def _curves(paths: Paths, names: Sequence[str], seeds: Sequence[int]) -> list[html.Curve]:

@@ -39,8 +39,9 @@ class OnlineMonitor:
         """The figures after `epoch` (counted from 1), or nothing where it is not their turn.
 
         Returns:
-            knn: top-1 accuracy in percent; std and rank: see metrics/collapse.py; alignment, uniformity, pos_q* and
-            neg_q*, of the encoder's output for two views of each image: see metrics/alignment.py.
+            knn: top-1 accuracy in percent, where there are labels to tell apart; std and rank: see metrics/collapse.py;
+            alignment, uniformity, pos_q* and neg_q*, of the encoder's output for two views of each image: see
+            metrics/alignment.py.
         """
         if not self.settings.every or (epoch % self.settings.every and not last):
             return {}
@@ -49,7 +50,8 @@ class OnlineMonitor:
         queries, truth = features(encoder, self._keeping(first))
         k = min(self.settings.k, len(bank))
         found = {
-            "knn": 100 * float((knn(bank, labels, queries, k) == truth).mean()),
+            # Of one class alone, every answer would be right.
+            **({"knn": 100 * float((knn(bank, labels, queries, k) == truth).mean())} if len(set(labels)) > 1 else {}),
             "std": embedding_std(queries),
             "rank": effective_rank(queries),
         }

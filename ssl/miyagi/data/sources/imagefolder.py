@@ -11,15 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from miyagi.data.pictures import Listing, examined, text
+from miyagi.data.pictures import SUFFIXES, Listing, examined, text
 from miyagi.data.source import Images, Raw
 from miyagi.errors import UserError
 from miyagi.paths import Paths
 from miyagi.settings import Dataset
-
-SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 
 
 def load(settings: Dataset, paths: Paths) -> Raw:

@@ -85,6 +85,16 @@ def pool_to(x: Tensor, dimensions: int) -> Tensor:
     return F.adaptive_avg_pool2d(x, (min(grid, x.shape[2]), min(grid, x.shape[3]))).flatten(1)
 
 
+@torch.no_grad()
+def map_shapes(encoder: Encoder, size: int) -> dict[str, tuple[int, int]]:
+    """Channels and side of each layer's map for images of `size` pixels."""
+    training = encoder.training
+    encoder.eval()  # BatchNorm's statistics stay as they are
+    maps = encoder.maps(encoder.mean.new_zeros(1, 3, size, size))
+    encoder.train(training)
+    return {name: (map_.shape[1], map_.shape[3]) for name, map_ in maps.items()}
+
+
 def check_size(encoder: Encoder, name: str, size: int, key: str) -> None:
     """Raise a UserError that names `key` where images of `size` pixels are smaller than the encoder can take."""
     if size < encoder.min_size:
