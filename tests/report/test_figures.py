@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from miyagi.report import figures
@@ -102,3 +103,10 @@ def test_look_up_names_hits_and_misses(tmp_path: Path) -> None:
     assert [(n.picture, n.name, n.hit) for n in shown[0].neighbours] == [
         ("n0", "cat", True), ("n2", "dog", False), ("n1", "dog", False),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [2, 5, 9])
+def test_first_takes_no_more_than_there_are(tmp_path, count):
+    save_file({"x": np.arange(10, dtype=np.float32).reshape(5, 2)}, tmp_path / "bank.safetensors")
+    with safe_open(tmp_path / "bank.safetensors", "numpy") as tensors:
+        assert figures.first(tensors, "x", count).tolist() == [[2 * i, 2 * i + 1] for i in range(min(5, count))]

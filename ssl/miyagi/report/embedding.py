@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from miyagi.report.figures import Image
+from miyagi.report.figures import Image, first
 
 POINTS = 400
 """Images on a map, the first of the test split, whose order is random. Their pictures are in the page once."""
@@ -50,8 +50,8 @@ def embedding_map(bank: Path, layer: str) -> Map:
     from safetensors import safe_open
 
     with safe_open(bank, "numpy") as tensors:
-        x = tensors.get_slice(f"test.{layer}")[:POINTS]
-        labels = tensors.get_slice("test.labels")[:POINTS]
+        x = first(tensors, f"test.{layer}", POINTS)
+        labels = first(tensors, "test.labels", POINTS)
     plane, share = principal_plane(x.astype(np.float64))
     low, span = plane.min(0), np.ptp(plane, axis=0).max() or 1.0  # one scale for both: distances mean something
     room = (100 - 100 * np.ptp(plane, axis=0) / span) / 2

@@ -197,6 +197,13 @@ def look_up(bank: Path, layer: str) -> Found:
     return Found(queries, nearest(train, test[queries]), labels)
 
 
+def first(tensors: Any, name: str, count: int) -> NDArray[Any]:
+    """The first `count` rows of an open safetensors file's tensor, or all of them: a slice beyond its end is refused."""
+    kept = tensors.get_slice(name)
+    found: NDArray[Any] = kept[: min(count, kept.get_shape()[0])]
+    return found
+
+
 def firsts(labels: NDArray[np.int64], limit: int = 8) -> NDArray[np.int64]:
     """The index of the first image of each of the first `limit` classes that occur."""
     return np.unique(labels, return_index=True)[1][:limit].astype(np.int64)
