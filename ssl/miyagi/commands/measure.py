@@ -11,7 +11,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
+from statistics import median
 from typing import Any
 
 from miyagi.data.betons import write_beton
@@ -39,7 +40,7 @@ RATIO = 4
 """How many times as many images the larger copy has as the smaller one."""
 WARM, ENOUGH, MOST = 2, 2.0, 12
 """Training steps that are not counted; seconds of counted steps that are enough; counted steps at most."""
-STEPS = (2, 12)
+STEPS = (2, 22)
 """Lengths of the fine-tunings that are tried."""
 
 
@@ -157,15 +158,15 @@ class Bench:
     def _step(self, trainer: Trainer, settings: Pretrain) -> float:
         """Seconds a step, loading and augmentation included: the median, which a hiccup of the machine leaves alone."""
         times: list[float] = []
-        epoch = 0
-        while len(times) < WARM + MOST and sum(times[WARM:]) < ENOUGH:
+        for epoch in count():
             batches = trainer.batches(epoch)
             for _ in range(max(1, len(trainer.loader) // settings.accumulate)):
                 parts = islice(batches, settings.accumulate)
                 times.append(timed(trainer.step, parts, 0.0, settings.lr))
-            epoch += 1
-        counted = sorted(times[WARM:] or times)
-        return counted[len(counted) // 2]
+                counted = times[WARM:]
+                if sum(counted) >= ENOUGH or len(counted) >= MOST:
+                    return median(counted)
+        raise AssertionError("epochs have no end")
 
     def embed(self, name: str, dataset: str) -> Cost:
         """Once for each encoder: what differs between methods is a small head."""
@@ -245,9 +246,9 @@ class Bench:
     def _copies(self, dataset: str, least: int) -> list[tuple[Paths, dict[str, int]]]:
         """The two copies and how many images of each split they get, `least` or more where there are as many."""
         counts = self.counts[dataset]
-        share = min(1.0, max(TRAIN, RATIO * least) / counts["train"])
+        share = min(1.0, max(TRAIN, 2 * self.params.pretrain.batch_size, RATIO * least) / counts["train"])
         return [
-            (copy, {name: min(count, max(least, round(count * part))) for name, count in counts.items()})
+            (copy, {name: min(total, max(least, round(total * part))) for name, total in counts.items()})
             for copy, part in ((self.small, share / RATIO), (self.large, share))
         ]
 
@@ -272,4 +273,4 @@ def _shortened(settings: Frozen, steps: int) -> Any:
 
 
 def _as_limits(counts: dict[str, int]) -> dict[str, int]:
-    return {f"{name}_limit": count for name, count in counts.items()}
+    return {f"{name}_limit": total for name, total in counts.items()}
