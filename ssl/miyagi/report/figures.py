@@ -170,6 +170,13 @@ def look_up(bank: Path, layer: str) -> Found:
     return Found(queries, nearest(train, test[queries]), labels)
 
 
+def rows(tensors: Any, name: str, limit: int) -> NDArray[Any]:
+    """The first rows of one tensor of an opened safetensors file, whose own slices refuse to end behind the last."""
+    part = tensors.get_slice(name)
+    found: NDArray[Any] = part[: min(limit, part.get_shape()[0])]
+    return found
+
+
 def firsts(labels: NDArray[np.int64], limit: int = 8) -> NDArray[np.int64]:
     """The index of the first image of each of the first `limit` classes that occur."""
     return np.unique(labels, return_index=True)[1][:limit].astype(np.int64)
