@@ -401,7 +401,9 @@ def test_says_where_a_number_comes_from(page: Browser, reported: World) -> None:
     page.key("Enter")
     told = page.run("document.querySelector(':popover-open').innerText")
     row = next(
-        row for row in world.rows if (row["experiment"], row["protocol"], row["split"]) == ("rotation", "knn", "test")
+        row
+        for row in reported.rows
+        if (row["experiment"], row["protocol"], row["split"]) == ("rotation", "knn", "test")
     )
     for words in (row["settings"], row["data"], row["code"], "bootstrap over images", "c chosen on val", "k: 200"):
         assert words in told, words
