@@ -113,10 +113,12 @@ class Bench:
                 timed(prepare.run, dataset, settings.model_copy(update=_as_limits(counts)), copy) - reading
                 for copy, counts in self._copies(dataset, len(raw.classes))
             )
-        sizes = (sum(file.stat().st_size for file in copy.manifest(dataset).parent.iterdir())
-                 for copy in (self.small, self.large))  # fmt: skip
+        least, most = (
+            sum(file.stat().st_size for file in copy.manifest(dataset).parent.iterdir())
+            for copy in (self.small, self.large)
+        )
         times = self._times(dataset)
-        return Cost(reading + max(0.0, grown(small, large, times)), grown(*sizes, times))
+        return Cost(reading + max(0.0, grown(small, large, times)), grown(least, most, times))
 
     def sweep(self, name: str) -> Cost:
         for copy in (self.small, self.large):

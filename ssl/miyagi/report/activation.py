@@ -111,4 +111,5 @@ def overlay(image: Image, evidence: NDArray[np.float64]) -> Image:
     fine = np.asarray(drawn)[..., None]
     colour = np.where(fine > 0, FOR, AGAINST)
     alpha = OPAQUE * np.abs(fine)
-    return (grey[..., None] * (1 - alpha) + colour * alpha).round().astype(np.uint8)
+    blended: Image = (grey[..., None] * (1 - alpha) + colour * alpha).round().astype(np.uint8)
+    return blended
