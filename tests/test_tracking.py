@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from miyagi import tracking
 from miyagi.paths import Paths
 from miyagi.settings import Tracking
-from miyagi.tracking import journal, run, store, trouble
+from miyagi.tracking import durations, journal, run, store, trouble
 
 SOURCE = Path(tracking.__file__).parents[2]
 SETTINGS = Tracking()
@@ -458,3 +458,13 @@ def test_ui_command(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracking.ui_command(paths, Tracking(uri="http://u:secret@host:5000")) == "http://***@host:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://u:secret@host/db")
     assert '--backend-store-uri "$MLFLOW_TRACKING_URI"' in tracking.ui_command(paths, SETTINGS)
+
+
+def test_a_stage_that_ended_well_leaves_its_duration(paths: Paths) -> None:
+    begin(paths).finish("FAILED")
+    assert durations.read(paths) == {}
+    begin(paths).finish()
+    begin(paths, target="simclr-1").finish()
+    found = durations.read(paths)
+    assert found.keys() == {"pretrain@simclr-0", "pretrain@simclr-1"}
+    assert min(found.values()) > 0

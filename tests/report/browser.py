@@ -55,8 +55,10 @@ class Browser:
                 return found["result"]
 
     def open(self, file):
-        """Load a file to its end."""
-        self.address = file.as_uri()
+        """Load a file to its end, as if nothing had been before."""
+        self.address, self.complaints, self.requested = file.as_uri(), [], []
+        self.send("Emulation.clearDeviceMetricsOverride")
+        self.send("Emulation.setEmulatedMedia", features=[])
         self.loaded = False
         self.send("Page.navigate", url=self.address)
         while not self.loaded:

@@ -109,4 +109,4 @@ def test_look_up_names_hits_and_misses(tmp_path: Path) -> None:
 def test_first_takes_no_more_than_there_are(tmp_path, count):
     save_file({"x": np.arange(10, dtype=np.float32).reshape(5, 2)}, tmp_path / "bank.safetensors")
     with safe_open(tmp_path / "bank.safetensors", "numpy") as tensors:
-        assert figures.first(tensors, "x", count).tolist() == [[2 * i, 2 * i + 1] for i in range(min(5, count))]
+        assert figures.rows(tensors, "x", count).tolist() == [[2 * i, 2 * i + 1] for i in range(min(5, count))]

@@ -318,19 +318,27 @@ def _results(html: str) -> list[str]:
     return re.findall(r'<table class="results">.*?</table>', html, re.DOTALL)
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    with Browser(tmp_path / "profile") as started:
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as started:
         yield started
 
 
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray, np.ndarray]) -> World:
+    """A world with its report, and with what DVC and the tracking leave behind."""
+    made = World(Paths(tmp_path_factory.mktemp("reported")), *digits)
+    made.write()
+    (made.paths.root / "dvc.lock").write_text(yaml.safe_dump({"stages": LOCK}))
+    durations.keep(made.paths, "pretrain", "script-0", 12.3)
+    made.run()
+    return made
+
+
 @pytest.fixture
-def page(world: World, browser: Browser) -> Browser:
-    """The report, opened in a real browser."""
-    (world.paths.root / "dvc.lock").write_text(yaml.safe_dump({"stages": LOCK}))
-    durations.keep(world.paths, "pretrain", f"{MARKUP[1:7]}-0", 12.3)
-    world.run()
-    browser.open(world.paths.reports / "report.html")
+def page(reported: World, browser: Browser) -> Browser:
+    """The report, newly opened in a real browser."""
+    browser.open(reported.paths.reports / "report.html")
     return browser
 
 
@@ -390,12 +398,14 @@ def test_filters_by_experiment_protocol_and_layer(page: Browser) -> None:
 
 
 @pytest.mark.integration
-def test_says_where_a_number_comes_from(page: Browser, world: World) -> None:
+def test_says_where_a_number_comes_from(page: Browser, reported: World) -> None:
     page.run("document.querySelector('tr[data-experiment=rotation] button.value').focus()")
     page.key("Enter")
     told = page.run("document.querySelector(':popover-open').innerText")
     row = next(
-        row for row in world.rows if (row["experiment"], row["protocol"], row["split"]) == ("rotation", "knn", "test")
+        row
+        for row in reported.rows
+        if (row["experiment"], row["protocol"], row["split"]) == ("rotation", "knn", "test")
     )
     for words in (row["settings"], row["data"], row["code"], "bootstrap over images", "c chosen on val", "k: 200"):
         assert words in told, words
@@ -438,10 +448,9 @@ def test_fits_a_phone_and_goes_dark(page: Browser) -> None:
 
 
 @pytest.mark.integration
-def test_the_policy_refuses_a_script_that_is_not_the_pages(world: World, browser: Browser) -> None:
-    world.run()
-    file = world.paths.reports / "changed.html"
-    file.write_text(world.html.replace("</body>", "<script>document.title = 'taken over'</script></body>"))
+def test_the_policy_refuses_a_script_that_is_not_the_pages(reported: World, browser: Browser) -> None:
+    file = reported.paths.reports / "changed.html"
+    file.write_text(reported.html.replace("</body>", "<script>document.title = 'taken over'</script></body>"))
     browser.open(file)
     assert browser.run("document.title").startswith("Miyagi: report")
     assert any("Content Security Policy" in line for line in browser.complaints)

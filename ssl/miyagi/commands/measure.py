@@ -11,13 +11,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
+from statistics import median
 from typing import Any
 
 from miyagi.data.betons import write_beton
 from miyagi.data.decode import Beton
 from miyagi.data.manifest import data_info, read_manifest
 from miyagi.data.splits import split
+from miyagi.errors import UserError
 from miyagi.files import canonical, write_json
 from miyagi.methods.base import Method
 from miyagi.params import Params
@@ -33,12 +35,13 @@ from miyagi.train.loop import Trainer
 from miyagi.train.setup import set_up
 from miyagi.train.weights import save_module
 
-SMALL = {"train": 1000, "val": 250, "test": 250}
-LARGE = {name: 4 * count for name, count in SMALL.items()}
-"""Images of the two copies: enough for 1 % of the labels to fill a batch."""
+TRAIN = 3200
+"""Training images of the larger copy, the other splits in proportion: 1 % of the labels still fill a batch of 32."""
+RATIO = 4
+"""How many times as many images the larger copy has as the smaller one."""
 WARM, ENOUGH, MOST = 2, 2.0, 12
 """Training steps that are not counted; seconds of counted steps that are enough; counted steps at most."""
-STEPS = (2, 12)
+STEPS = (2, 22)
 """Lengths of the fine-tunings that are tried."""
 
 
@@ -66,13 +69,13 @@ def timed(work: Callable[..., Any], *arguments: Any) -> float:
 
 
 def grown(small: float, large: float, times: float) -> float:
-    """The seconds on `times` as many images as the larger copy has, which is four times the smaller one.
+    """What `small` and `large`, of the two copies, become on `times` as many images as the larger one has.
 
-    A line through the two; where they grew faster than the images (kNN compares all with all), a power.
+    A line through the two; where they grew faster than the images (kNN compares all with all), a power, at most 2.
     """
-    if large > 4 * small > 0:
-        return float(large * times ** (math.log(large / small) / math.log(4)))
-    return large + max(0.0, large - small) / 3 * 4 * (times - 1)
+    if large > RATIO * small > 0:
+        return float(large * times ** min(2.0, math.log(large / small) / math.log(RATIO)))
+    return large + max(0.0, large - small) * RATIO / (RATIO - 1) * (times - 1)
 
 
 class Bench:
@@ -96,11 +99,10 @@ class Bench:
     def prepare(self, dataset: str) -> Cost:
         """Both copies, from the betons where there are any; else the source is read as a whole, and written in part."""
         settings, reading = self.params.datasets[dataset], 0.0
-        copies = ((self.small, SMALL), (self.large, LARGE))
         if self.paths.manifest(dataset).is_file():
-            counts = read_manifest(self.paths.manifest(dataset))["counts"]
-            self.counts[dataset] = {name: counts[name]["total"] for name in SPLITS}
-            small, large = (timed(self._copy, dataset, copy, limits) for copy, limits in copies)
+            manifest = read_manifest(self.paths.manifest(dataset))
+            self.counts[dataset] = {name: manifest["counts"][name]["total"] for name in SPLITS}
+            small, large = (timed(self._copy, dataset, *copy) for copy in self._copies(dataset, 1))
         else:
             start = time.perf_counter()
             raw = SOURCES.load(settings.source).load(settings, self.paths)
@@ -109,10 +111,15 @@ class Bench:
             reading = time.perf_counter() - start
             self.counts[dataset] = {name: len(getattr(chosen, name)) for name in SPLITS}
             small, large = (
-                timed(prepare.run, dataset, self._limited(dataset, limits), copy) - reading for copy, limits in copies
+                timed(prepare.run, dataset, settings.model_copy(update=_as_limits(counts)), copy) - reading
+                for copy, counts in self._copies(dataset, len(raw.classes))
             )
-        seconds = reading + max(0.0, grown(small, large, self._times(dataset)))
-        return Cost(seconds, self._times(dataset) * _bytes(self.large, dataset))
+        least, most = (
+            sum(file.stat().st_size for file in copy.manifest(dataset).parent.iterdir())
+            for copy in (self.small, self.large)
+        )
+        times = self._times(dataset)
+        return Cost(reading + max(0.0, grown(small, large, times)), grown(least, most, times))
 
     def sweep(self, name: str) -> Cost:
         """The trials and what scores the best of them again, each as long as a training with the defaults."""
@@ -154,22 +161,27 @@ class Bench:
             before = timed(method.before_epoch, 0, trainer.batches(0)) * images / trainer.loader.images
         seconds = settings.epochs * (max(1, images // settings.batch_size) * self._step(trainer, settings) + before)
         if monitor:
-            look = timed(monitor, method.encoder, 1, True)
+            wanted = settings.monitor.images
+            seen, whole = (
+                sum(min(wanted, counts[name]) for name in ("train", "val"))
+                for counts in (self._copied(experiment.dataset), self.counts[experiment.dataset])
+            )
+            look = timed(monitor, method.encoder, 1, True) * whole / seen
             seconds += look * math.ceil(settings.epochs / settings.monitor.every)
         return Cost(seconds, size)
 
     def _step(self, trainer: Trainer, settings: Pretrain) -> float:
         """Seconds a step, loading and augmentation included: the median, which a hiccup of the machine leaves alone."""
         times: list[float] = []
-        epoch = 0
-        while len(times) < WARM + MOST and sum(times[WARM:]) < ENOUGH:
+        for epoch in count():
             batches = trainer.batches(epoch)
             for _ in range(max(1, len(trainer.loader) // settings.accumulate)):
                 parts = islice(batches, settings.accumulate)
                 times.append(timed(trainer.step, parts, 0.0, settings.lr))
-            epoch += 1
-        counted = sorted(times[WARM:] or times)
-        return counted[len(counted) // 2]
+                counted = times[WARM:]
+                if sum(counted) >= ENOUGH or len(counted) >= MOST:
+                    return median(counted)
+        raise AssertionError("epochs have no end")
 
     def embed(self, name: str, dataset: str) -> Cost:
         """Once for each encoder: what differs between methods is a small head."""
@@ -196,7 +208,11 @@ class Bench:
             probe.run(name, self.seed, protocol, datasets, settings, copy)
 
         def measured() -> Cost:
-            small, large = timed(work, self.small), timed(work, self.large)
+            large = timed(work, self.large)
+            try:
+                small = timed(work, self.small)
+            except UserError:  # too few images for what is asked, e.g. for k neighbours
+                small = large / RATIO
             return self._evaluated(name, protocol, grown(small, large, max(map(self._times, datasets))))
 
         return self._once(measured, "probe", self._encoder(name), protocol)
@@ -236,22 +252,28 @@ class Bench:
 
     def _times(self, dataset: str) -> float:
         """How many times as many images the data set has as its larger copy."""
-        copied = read_manifest(self.large.manifest(dataset))["counts"]
-        return sum(self.counts[dataset].values()) / sum(copied[name]["total"] for name in SPLITS)
+        return sum(self.counts[dataset].values()) / sum(self._copied(dataset).values())
 
-    def _limited(self, dataset: str, limits: dict[str, int]) -> Any:
+    def _copied(self, dataset: str) -> dict[str, int]:
+        counts = read_manifest(self.large.manifest(dataset))["counts"]
+        return {name: counts[name]["total"] for name in SPLITS}
+
+    def _copies(self, dataset: str, least: int) -> list[tuple[Paths, dict[str, int]]]:
+        """The two copies and how many images of each split they get, `least` or more where there are as many."""
         counts = self.counts[dataset]
-        return self.params.datasets[dataset].model_copy(
-            update={f"{name}_limit": min(limit, counts[name]) for name, limit in limits.items()}
-        )
+        share = min(1.0, max(TRAIN, 2 * self.params.pretrain.batch_size, RATIO * least) / counts["train"])
+        return [
+            (copy, {name: min(total, max(least, round(total * part))) for name, total in counts.items()})
+            for copy, part in ((self.small, share / RATIO), (self.large, share))
+        ]
 
-    def _copy(self, dataset: str, to: Paths, limits: dict[str, int]) -> None:
+    def _copy(self, dataset: str, to: Paths, counts: dict[str, int]) -> None:
         """The first images of each split, which are a fair sample: a split's order is random."""
         manifest = json.loads(self.paths.manifest(dataset).read_text(encoding="utf-8"))
         stored = prepare.stored(self.params.datasets[dataset])
         for name in SPLITS:
             beton = Beton(self.paths.beton(dataset, name))
-            images = [beton[i] for i in range(min(limits[name], len(beton)))]
+            images = [beton[i] for i in range(counts[name])]
             write_beton(to.beton(dataset, name), images, beton.labels[: len(images)], **stored)
             manifest["counts"][name]["total"] = len(images)
             if several := manifest.get("several_labels"):
@@ -265,5 +287,5 @@ def _shortened(settings: Frozen, steps: int) -> Any:
     return settings.model_copy(update=grids)
 
 
-def _bytes(paths: Paths, dataset: str) -> int:
-    return sum(file.stat().st_size for file in paths.manifest(dataset).parent.iterdir())
+def _as_limits(counts: dict[str, int]) -> dict[str, int]:
+    return {f"{name}_limit": total for name, total in counts.items()}

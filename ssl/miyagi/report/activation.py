@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miyagi.report.figures import Image, first, firsts
+from miyagi.report.figures import Image, firsts, rows
 
 IMAGES = 5000
 """Training images that the classifier is fitted to: more would move no map by what an eye can see."""
@@ -66,10 +66,10 @@ def activations(bank: Path) -> Activations | None:
         if found is None:
             return None
         layer, channels, grid = found
-        y = first(tensors, "train.labels", IMAGES)
+        y = rows(tensors, "train.labels", IMAGES)
         if y.ndim > 1:
             return None
-        x = first(tensors, f"train.{layer}", IMAGES).reshape(-1, channels, grid, grid)
+        x = rows(tensors, f"train.{layer}", IMAGES).reshape(-1, channels, grid, grid)
         labels = tensors.get_tensor("test.labels")
         queries = firsts(labels)
         shown = tensors.get_tensor(f"test.{layer}")[queries].reshape(-1, channels, grid, grid)
@@ -111,4 +111,5 @@ def overlay(image: Image, evidence: NDArray[np.float64]) -> Image:
     fine = np.asarray(drawn)[..., None]
     colour = np.where(fine > 0, FOR, AGAINST)
     alpha = OPAQUE * np.abs(fine)
-    return (grey[..., None] * (1 - alpha) + colour * alpha).round().astype(np.uint8)
+    blended: Image = (grey[..., None] * (1 - alpha) + colour * alpha).round().astype(np.uint8)
+    return blended

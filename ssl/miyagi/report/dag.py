@@ -81,7 +81,7 @@ def read(lock: str, seconds: Mapping[str, float]) -> Dag:
     stages: dict[str, Any] = yaml.load(lock, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
     stages = {**stages, "report": stages.get("report", {"deps": [{"path": "runs"}]})}
     made = {out["path"]: name for name, stage in stages.items() for out in stage.get("outs", ())}
-    edges = set()
+    edges: set[tuple[str, str]] = set()
     for name, stage in stages.items():
         for path in (dep["path"] for dep in stage.get("deps", ())):
             # A dependency may be a file, or a folder in which other stages' outs lie.

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from miyagi.report.figures import Image, first
+from miyagi.report.figures import Image, rows
 
 POINTS = 400
 """Images on a map, the first of the test split, whose order is random. Their pictures are in the page once."""
@@ -50,8 +50,7 @@ def embedding_map(bank: Path, layer: str) -> Map:
     from safetensors import safe_open
 
     with safe_open(bank, "numpy") as tensors:
-        x = first(tensors, f"test.{layer}", POINTS)
-        labels = first(tensors, "test.labels", POINTS)
+        x, labels = (rows(tensors, f"test.{name}", POINTS) for name in (layer, "labels"))
     plane, share = principal_plane(x.astype(np.float64))
     low, span = plane.min(0), np.ptp(plane, axis=0).max() or 1.0  # one scale for both: distances mean something
     room = (100 - 100 * np.ptp(plane, axis=0) / span) / 2
@@ -78,8 +77,8 @@ def sprite(images: Sequence[Image]) -> Image:
     """One picture of all: COLUMNS a row, SIDE x SIDE each."""
     from PIL import Image as Pillow
 
-    rows = -(-len(images) // COLUMNS)
-    sheet = np.zeros((rows * SIDE, COLUMNS * SIDE, 3), np.uint8)
+    high = -(-len(images) // COLUMNS)
+    sheet = np.zeros((high * SIDE, COLUMNS * SIDE, 3), np.uint8)
     for i, image in enumerate(images):
         small = image if image.shape[:2] == (SIDE, SIDE) else np.asarray(Pillow.fromarray(image).resize((SIDE, SIDE)))
         top, left = SIDE * (i // COLUMNS), SIDE * (i % COLUMNS)

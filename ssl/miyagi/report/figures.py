@@ -197,10 +197,10 @@ def look_up(bank: Path, layer: str) -> Found:
     return Found(queries, nearest(train, test[queries]), labels)
 
 
-def first(tensors: Any, name: str, count: int) -> NDArray[Any]:
-    """The first `count` rows of an open safetensors file's tensor, or all of them: a slice beyond its end is refused."""
-    kept = tensors.get_slice(name)
-    found: NDArray[Any] = kept[: min(count, kept.get_shape()[0])]
+def rows(tensors: Any, name: str, limit: int) -> NDArray[Any]:
+    """The first rows of one tensor of an opened safetensors file, whose own slices refuse to end behind the last."""
+    part = tensors.get_slice(name)
+    found: NDArray[Any] = part[: min(limit, part.get_shape()[0])]
     return found
 
 

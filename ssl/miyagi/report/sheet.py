@@ -41,7 +41,7 @@ def _lines(name: str) -> list[str]:
     """A name in lines that are no wider than a tile."""
     from textwrap import wrap
 
-    return wrap(name, width=TILE // 7) or [""]
+    return wrap(name, width=TILE // 6) or [""]
 
 
 def _enlarged(image: Image) -> Image:

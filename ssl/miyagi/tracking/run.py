@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self
 
+from miyagi.errors import UserError
 from miyagi.files import file_digest
 from miyagi.paths import Paths
 from miyagi.settings import Tracking
@@ -178,14 +179,16 @@ class Run:
             return
         self._record({"event": "finish", "time": _now(), "status": status, "error": error}, flush=False)
         self._done = True
-        if status == "FINISHED":  # from the start of the process: importing torch is a part of what a user waits for
-            durations.keep(self._paths, *self._stage, time.time() - self._process.create_time())
         # A failure that cost little may be over by now, and there is no later chance in this process.
         self._flush(insist=not self._slow)
         if self._journal:
             if not self._pending:
                 self._journal.path.unlink(missing_ok=True)
             self._journal.close()
+        if status == "FINISHED":
+            with suppress(UserError):  # a picture goes without a number; what is wrong with the disk others say
+                # From the start of the process: importing torch is a part of what a user waits for.
+                durations.keep(self._paths, *self._stage, time.time() - self._process.create_time())
 
     def _record(self, event: Event, flush: bool = True) -> None:
         if self._done or self._sender is None:
