@@ -193,9 +193,8 @@ def test_the_key_holds_what_decides(sweep):
         return session("simclr", sweep.params, paths, quiet).key
 
     first = key()
-    assert key(trials=9) == key(jobs=2) == key(timeout=5.0) == first
-    others = [key(seed=1), key(sampler="random"), key(pruner="median"), key(objective={"epochs": 1})]
-    assert len({first, *others}) == 5
+    assert key(trials=9, jobs=2, timeout=5.0, fresh_seeds=3) == first
+    assert len({first, key(seed=1), key(pruner="median"), key(objective={"epochs": 1})}) == 4
 
 
 def test_a_further_machine_needs_a_study_that_can_be_shared(sweep):
