@@ -65,10 +65,10 @@ def test_a_grid_is_complete(space):
 
 
 def test_tpe_learns(space):
-    """The made-up value is the temperature and more: late trials are warmer than early ones."""
+    """The made-up value grows with the temperature, whose mean is 0.32 where it is drawn evenly in the logarithm."""
     study = optuna.create_study(direction="maximize")
     drawn = [params["temperature"] for params in go_on(study, space(space={"temperature": SPACE["temperature"]}), 24)]
-    assert sum(drawn[14:]) / 10 > 2 * sum(drawn[1:6]) / 5 or min(drawn[14:]) > 0.6
+    assert sum(drawn[14:]) / 10 > 0.55
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_whole_section_before_what_stands_inside_it(space):
         ({"space": {"temperature": {**T, "log": True, "step": 0.1}}}, ".space.temperature: either log or step"),
         ({"space": {"temperature": {**T, "choices": [1]}}}, ".space.temperature: either choices, or low and high"),
         ({"space": {"temperature": {"low": 0.5, "high": 1.0}}}, ".space.temperature: 0.2, the experiment's own value and so trial 0's, is not between 0.5 and 1.0"),
-        ({"space": {"temperature": {"low": 0.05, "high": 1.05, "step": 0.1}}}, ".space.temperature: 0.2, the experiment's own value and so trial 0's, is not 0.05 plus a multiple of 0.1"),
+        ({"space": {"temperature": {"low": 0.05, "high": 1.05, "step": 0.1}}}, ".space.temperature: 0.2, the experiment's own value and so trial 0's, is no multiple of 0.1 above 0.05; change low, step or the experiment"),
         ({"space": {"temperature": {"choices": [0.1, 0.3]}}}, ".space.temperature: 0.2, the experiment's own value and so trial 0's, is none of the choices"),
         ({"space": {"temperature": {**T, "when": {"head.kind": "mlp"}}}}, ".space.temperature.when: 'head.kind' is not in the space"),
         ({"space": {"temperature": T, "head.width": {"low": 16, "high": 512, "when": {"temperature": 0.2}}}}, "'temperature' is a range; a condition needs one with choices"),

@@ -116,4 +116,5 @@ def hits(
         predicted = knn(bank.x, bank.y, queries.x, min(objective.k, len(bank.x)))
     else:
         predicted = logistic(bank, queries, [objective.c], ITERATIONS, TOLERANCE).predict(queries.x)
-    return 100.0 * (predicted == queries.y)
+    found: NDArray[np.float64] = 100.0 * (predicted == queries.y)
+    return found

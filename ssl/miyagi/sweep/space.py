@@ -5,6 +5,7 @@ A trial is the experiment's entry with changes, resolved like any other entry. N
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
@@ -207,8 +208,9 @@ class Space:
         step = dimension.step or (None if path in self.floats else 1)
         if step is None:
             raise UserError(f"{self.key}.space.{path}: a grid needs step or choices")
-        low, high = dimension.ends
-        return [low + i * step for i in range(int((high - low) / step + 1e-9) + 1)]
+        low, high, by = (Decimal(str(x)) for x in (*dimension.ends, step))  # 0.1 + 2 x 0.1 is 0.3 here
+        kind = float if path in self.floats else int
+        return [kind(low + i * by) for i in range(int((high - low) / by) + 1)]
 
 
 def label(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from miyagi.files import canonical
@@ -16,7 +16,7 @@ PREFIX = "space."
 """Before a dimension's path."""
 
 
-def text(rows: list[Mapping[str, Any]], paths: list[str], seconds: bool = False) -> str:
+def text(rows: Sequence[Mapping[str, Any]], paths: Sequence[str], seconds: bool = False) -> str:
     """The CSV text; what a row lacks or has as None is empty, true is `yes`, false `no`.
 
     Args:
