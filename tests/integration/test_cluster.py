@@ -55,6 +55,8 @@ def runs(project):
 
 
 def test_a_pipeline_on_two_workers_and_nothing_to_execute_on_the_head(head):
+    from mlflow.tracking import MlflowClient
+
     revision = head.run("git", "rev-parse", "HEAD").stdout.strip()
     said = head.run("python", "-m", "flows.pipeline", "--cluster", "pretrain@simclr-0").stdout
     assert sorted(runs(head)) == sorted([
@@ -66,9 +68,13 @@ def test_a_pipeline_on_two_workers_and_nothing_to_execute_on_the_head(head):
     assert "Stage 'pretrain@simclr-0' is cached - skipping run, checking out outputs" in said
     assert (head.root / "runs/simclr/0/encoder.safetensors").is_file()
     assert head.repro("pretrain@simclr-0") == set()
-    # Each worker has worked in its own clone; the training is in MLflow's Postgres.
+    # Each worker has worked in its own clone, and the training is in the MLflow server's Postgres.
     clones = {path.parent.parent.parent.name for path in head.cluster.folder.glob("node*/*/clones/*") if path.is_dir()}
     assert clones == {"node1", "node2"}
+    client = MlflowClient(head.env["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name("miyagi")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`miyagi.target` = 'simclr-0'")
+    assert run.info.status == "FINISHED" and len(client.get_metric_history(run.info.run_id, "loss")) == 2
 
 
 def test_a_killed_workers_stage_is_run_elsewhere(head):
