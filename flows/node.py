@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from miyagi.errors import UserError
@@ -58,9 +58,11 @@ def set_limit(name: str, slots: int, *, forget: bool = False) -> None:
     """Create a concurrency limit or give it its slots; `forget` those that a killed run seems to hold."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+    from prefect.exceptions import ObjectAlreadyExists
 
     with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(name, slots)
+        with suppress(ObjectAlreadyExists):  # another run has made it in the same moment
+            client.upsert_global_concurrency_limit_by_name(name, slots)
         if forget:
             client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(active_slots=0))
 
