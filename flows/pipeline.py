@@ -67,7 +67,6 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int) -> int:
     (root / ".miyagi").mkdir(exist_ok=True)  # where Prefect, once it is imported, makes its home
     from prefect import flow
     from prefect.client.orchestration import get_client
-    from prefect.task_runners import ThreadPoolTaskRunner
 
     from flows import schedule
 
@@ -94,7 +93,7 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int) -> int:
             with node.holding(limit, wanted), devices.taken(wanted) as extra:
                 bring(extra)
 
-        @flow(name="pipeline", persist_result=False, task_runner=ThreadPoolTaskRunner(max_workers=jobs))
+        @flow(name="pipeline", persist_result=False, task_runner=schedule.threads(jobs))
         def pipeline() -> None:
             try:
                 schedule.run(plan, attempt, jobs=jobs, slots=slots)
