@@ -35,22 +35,22 @@ def gpus() -> list[str]:
     return [str(i) for i in range(sum(line.startswith("GPU ") for line in done.stdout.splitlines()))]
 
 
-def slots(jobs: int) -> int:
-    """Slots of GPU stages: $MIYAGI_GPU_SLOTS, which may let trainings share a GPU; else its GPUs, else `jobs`.
+def slots(without: int) -> int:
+    """Slots of GPU stages: $MIYAGI_GPU_SLOTS, which may let trainings share a GPU; else its GPUs, else `without` any.
 
     Raises:
         UserError: the variable is no positive number.
     """
     given = os.environ.get("MIYAGI_GPU_SLOTS")
     if given is None:
-        return len(gpus()) or jobs
+        return len(gpus()) or without
     if not given.isdecimal() or int(given) < 1:
         raise UserError(f"$MIYAGI_GPU_SLOTS is '{given}'; give the number of trainings that this node may run at once")
     return int(given)
 
 
-def jobs(root: Path) -> int:
-    """Stages that the cores carry at once, each with runtime.threads of them; at least 1."""
+def trainings(root: Path) -> int:
+    """Trainings that the cores carry at once, each with runtime.threads of them; at least 1."""
     return max(1, len(os.sched_getaffinity(0)) // read_section(root / "params.yaml", "runtime", Runtime).threads)
 
 

@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = graph.plan(root, args.targets, force=args.force)
         print(described(plan, verbose=args.dry_run), flush=True)
         if not args.dry_run and plan.stale:
-            return run(root, plan, args.force, args.jobs or node.jobs(root))
+            carried = node.trainings(root)
+            # One stage more than the cores carry: each spends its first seconds on imports.
+            return run(root, plan, args.force, args.jobs or carried + 1, node.slots(min(carried, args.jobs or carried)))
     except UserError as error:
         print(f"flows: {error}", file=sys.stderr)
         return 2
@@ -48,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="a stage or a group of them; default: all")
     parser.add_argument("--force", action="store_true", help="run everything, whether it is stale or not")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
-    parser.add_argument("--jobs", type=int, help="stages at once; default: cores / runtime.threads")
+    parser.add_argument("--jobs", type=int, help="stages at once; default: 1 + cores / runtime.threads")
     parser.add_argument("--cluster", action="store_true", help="run this revision on $PREFECT_API_URL's workers")
     return parser
 
@@ -62,8 +64,11 @@ def described(plan: graph.Plan, *, verbose: bool) -> str:
     return "\n".join([*lines, f"{len(plan.stages)} stages, {len(plan.stale)} to run"])
 
 
-def run(root: Path, plan: graph.Plan, force: bool, jobs: int) -> int:
-    """Run a plan in the checkout at `root`, with an ephemeral server where no other is named."""
+def run(root: Path, plan: graph.Plan, force: bool, jobs: int, slots: int) -> int:
+    """Run a plan in the checkout at `root`: `jobs` stages at once, GPU stages in `slots`; give the exit code.
+
+    The Prefect server is an ephemeral one where no other is named.
+    """
     (root / ".miyagi").mkdir(exist_ok=True)  # where Prefect, once it is imported, makes its home
     from prefect import flow
     from prefect.client.orchestration import get_client
@@ -76,7 +81,7 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int) -> int:
         with get_client(sync_client=True) as client:
             client.hello()
         print(f"Prefect server: {time.monotonic() - began:.1f} s to start", flush=True)
-        slots, limit = node.slots(jobs), node.limit()
+        limit = node.limit()
         node.set_limit(limit, slots, forget="PREFECT_API_URL" not in os.environ)
         children, devices = Children(), _Devices(node.gpus())
 
