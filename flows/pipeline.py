@@ -34,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(described(plan, verbose=args.dry_run), flush=True)
         if not args.dry_run and plan.stale:
             carried = node.trainings(root)
-            # One stage more than the cores carry: each spends its first seconds on imports.
-            return run(root, plan, args.force, args.jobs or carried + 1, node.slots(min(carried, args.jobs or carried)))
+            slots = node.slots(min(carried, args.jobs or carried))
+            # One stage more than the machine carries: each spends its first seconds on imports.
+            return run(root, plan, args.force, args.jobs or max(carried, slots) + 1, slots)
     except UserError as error:
         print(f"flows: {error}", file=sys.stderr)
         return 2
@@ -50,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="a stage or a group of them; default: all")
     parser.add_argument("--force", action="store_true", help="run everything, whether it is stale or not")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
-    parser.add_argument("--jobs", type=int, help="stages at once; default: 1 + cores / runtime.threads")
+    parser.add_argument(
+        "--jobs", type=int, help="stages at once; default: one more than GPUs, or than cores / runtime.threads"
+    )
     parser.add_argument("--cluster", action="store_true", help="run this revision on $PREFECT_API_URL's workers")
     return parser
 
