@@ -13,12 +13,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
+
+import psutil
 
 from flows import checkout, graph, node, stage
 from flows.child import Children, Ended
 from miyagi.errors import UserError
+
+ENDED = "flows: ended, and every stage with it; what they reached is kept"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"flows: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Ended):
-        print("flows: ended, and every stage with it; what they reached is kept", file=sys.stderr)
+        print(ENDED, file=sys.stderr)
         return 130
     return 0
 
@@ -84,8 +89,8 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int, slots: int) -> int
         with get_client(sync_client=True) as client:
             client.hello()
         print(f"Prefect server: {time.monotonic() - began:.1f} s to start", flush=True)
-        limit = node.limit()
-        node.set_limit(limit, slots, forget="PREFECT_API_URL" not in os.environ)
+        limit, ephemeral = node.limit(), "PREFECT_API_URL" not in os.environ
+        node.set_limit(limit, slots, forget=ephemeral)
         children, devices = Children(), _Devices(node.gpus())
 
         def attempt(planned: graph.Stage) -> None:
@@ -105,8 +110,10 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int, slots: int) -> int
         def pipeline() -> None:
             try:
                 schedule.run(plan, attempt, jobs=jobs, slots=slots)
-            except BaseException:
+            except BaseException as error:
                 children.end()
+                if ephemeral and not isinstance(error, Exception):
+                    _leave()
                 raise
 
         began = time.monotonic()
@@ -117,6 +124,15 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int, slots: int) -> int
             return 2 if error.mistake else 1
         print(f"{len(plan.stale)} stages in {time.monotonic() - began:.1f} s", flush=True)
         return 0
+
+
+def _leave() -> NoReturn:
+    """Exit at once: Ctrl-C in a terminal ends an ephemeral server too, and Prefect would ask it for minutes."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    print(ENDED, file=sys.stderr, flush=True)
+    os._exit(130)
 
 
 class _Devices:
