@@ -1,8 +1,10 @@
 """A command in a session of its own, of which nothing is left when it ends, is cancelled, or takes too long.
 
-DVC hands no signal on to what it started, so whole groups are killed. Training is made for that: what it writes is
-written whole or not at all, and it goes on after its last epoch. And because whoever runs the command can be killed
-too, a guard stands between: this file, run as a program, which the kernel tells of its parent's death.
+DVC hands no signal on to what it started, so everything under it is killed. Training is made for that: what it writes
+is written whole or not at all, and it goes on after its last epoch. A guard does the killing: this file, run as a
+program. The kernel tells it of the death of whoever runs the command, and makes it the parent of whom the killed leave
+behind, so that it can wait for them: DVC takes a dead process that nobody has waited for, as in a container without an
+init, for one that still holds its locks.
 """
 
 import contextlib
@@ -61,30 +63,49 @@ class Children:
             raise subprocess.CalledProcessError(code, list(command))
 
     def end(self) -> None:
-        """Kill what runs; nothing is started any more."""
+        """Kill what runs, and wait until it is gone; nothing is started any more."""
         with self._lock:
             self._over = True
-            for process in self._running:
-                _kill(process, wait=False)
+            running = list(self._running)
+        for process in running:
+            _kill(process)
 
 
-def _kill(process: subprocess.Popen[bytes], *, wait: bool = True) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    if wait:
-        process.wait()
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Let the guard end all that is under it; it takes as long as the kernel does."""
+    process.terminate()
+    process.wait()
 
 
 def _guard(parent: int, command: Sequence[str]) -> int:
-    """Run `command`; when the parent dies, kill the whole session, this process included."""
-    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
+    """Run `command`; at its end, at SIGTERM or when the parent dies, kill whatever is left of it, and wait for it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if sys.platform == "linux":
-        pr_set_pdeathsig = 1  # prctl.h
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        pr_set_pdeathsig, pr_set_child_subreaper = 1, 36  # prctl.h
+        prctl = ctypes.CDLL(None).prctl
+        prctl(pr_set_child_subreaper, 1)
+        prctl(pr_set_pdeathsig, signal.SIGTERM)
         if os.getppid() != parent:  # it died before that
-            os.killpg(0, signal.SIGKILL)
-    code = subprocess.run(command, check=False).returncode
-    return code if code >= 0 else 128 - code
+            return 128 + signal.SIGTERM
+    try:
+        code = subprocess.Popen(command).wait()
+        return code if code >= 0 else 128 - code
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _kill_children()
+
+
+def _kill_children() -> None:
+    """Each that dies leaves its own children to this process, whatever session they are in."""
+    while True:
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError, ProcessLookupError):
+                if int(file.read_text().rpartition(")")[2].split()[1]) == os.getpid():  # the field after the state
+                    os.kill(int(file.parent.name), signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ that is said to be running, but holds no lease, has lost its machine, and is run
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -18,7 +19,6 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Crashed
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import checkout, graph, node, schedule, stage
 from flows.checkout import Revision
@@ -36,10 +36,7 @@ UNLEASED = 20.0
 """Seconds for which a run may be without its lease: before it takes it, and after it gave it back."""
 
 
-@flow(
-    name="pipeline", flow_run_name="{revision}", persist_result=False,
-    task_runner=ThreadPoolTaskRunner(max_workers=MOST),
-)  # fmt: skip
+@flow(name="pipeline", flow_run_name="{revision}", persist_result=False, task_runner=schedule.threads(MOST))
 def pipeline(repository: str, revision: str, targets: list[str] | None = None) -> None:
     """Run what is stale at `revision` of `repository`; targets as in `python -m flows.pipeline`."""
     log = get_run_logger()
@@ -109,7 +106,7 @@ def submit(wanted: Revision, targets: Sequence[str]) -> None:
     """
     parameters = {"repository": wanted.repository, "revision": wanted.commit, "targets": list(targets)}
     try:
-        run = run_deployment("pipeline/pipeline", parameters=parameters, timeout=0)
+        run = _started("pipeline/pipeline", parameters)
         print(f"pipeline {wanted.commit[:12]}: flow run {run.name}", flush=True)
         live = {run.id}
         with _cancelling(live):
@@ -141,12 +138,18 @@ def _stage_run(wanted: Revision, planned: graph.Stage, live: set[UUID]) -> FlowR
         "repository": wanted.repository, "revision": wanted.commit, "name": planned.name,
         "pool": meta.pool, "slots": meta.slots, "timeout": meta.timeout,
     }  # fmt: skip
-    run = run_deployment(f"run-stage/{meta.pool}", parameters=parameters, timeout=0)
+    run = _started(f"run-stage/{meta.pool}", parameters)
     live.add(run.id)
     try:
         return _waited(run, lease_of(wanted, planned.name))
     finally:
         live.discard(run.id)
+
+
+def _started(deployment: str, parameters: dict[str, Any]) -> FlowRun:
+    run = run_deployment(deployment, parameters=parameters, timeout=0)
+    assert isinstance(run, FlowRun)  # outside of a coroutine it is
+    return run
 
 
 def _waited(run: FlowRun, lease: str | None) -> FlowRun:

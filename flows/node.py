@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from miyagi.errors import UserError
@@ -35,22 +35,22 @@ def gpus() -> list[str]:
     return [str(i) for i in range(sum(line.startswith("GPU ") for line in done.stdout.splitlines()))]
 
 
-def slots(jobs: int) -> int:
-    """Slots of GPU stages: $MIYAGI_GPU_SLOTS, which may let trainings share a GPU; else its GPUs, else `jobs`.
+def slots(without: int) -> int:
+    """Slots of GPU stages: $MIYAGI_GPU_SLOTS, which may let trainings share a GPU; else its GPUs, else `without` any.
 
     Raises:
         UserError: the variable is no positive number.
     """
     given = os.environ.get("MIYAGI_GPU_SLOTS")
     if given is None:
-        return len(gpus()) or jobs
+        return len(gpus()) or without
     if not given.isdecimal() or int(given) < 1:
         raise UserError(f"$MIYAGI_GPU_SLOTS is '{given}'; give the number of trainings that this node may run at once")
     return int(given)
 
 
-def jobs(root: Path) -> int:
-    """Stages that the cores carry at once, each with runtime.threads of them; at least 1."""
+def trainings(root: Path) -> int:
+    """Trainings that the cores carry at once, each with runtime.threads of them; at least 1."""
     return max(1, len(os.sched_getaffinity(0)) // read_section(root / "params.yaml", "runtime", Runtime).threads)
 
 
@@ -58,9 +58,11 @@ def set_limit(name: str, slots: int, *, forget: bool = False) -> None:
     """Create a concurrency limit or give it its slots; `forget` those that a killed run seems to hold."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+    from prefect.exceptions import ObjectAlreadyExists
 
     with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(name, slots)
+        with suppress(ObjectAlreadyExists):  # another run has made it in the same moment
+            client.upsert_global_concurrency_limit_by_name(name, slots)
         if forget:
             client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(active_slots=0))
 

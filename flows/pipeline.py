@@ -13,12 +13,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
+
+import psutil
 
 from flows import checkout, graph, node, stage
 from flows.child import Children, Ended
 from miyagi.errors import UserError
+
+ENDED = "flows: ended, and every stage with it; what they reached is kept"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,12 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = graph.plan(root, args.targets, force=args.force)
         print(described(plan, verbose=args.dry_run), flush=True)
         if not args.dry_run and plan.stale:
-            return run(root, plan, args.force, args.jobs or node.jobs(root))
+            carried = node.trainings(root)
+            slots = node.slots(min(carried, args.jobs or carried))
+            # One stage more than the machine carries: each spends its first seconds on imports.
+            return run(root, plan, args.force, args.jobs or max(carried, slots) + 1, slots)
     except UserError as error:
         print(f"flows: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Ended):
-        print("flows: ended, and every stage with it; what they reached is kept", file=sys.stderr)
+        print(ENDED, file=sys.stderr)
         return 130
     return 0
 
@@ -48,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="a stage or a group of them; default: all")
     parser.add_argument("--force", action="store_true", help="run everything, whether it is stale or not")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
-    parser.add_argument("--jobs", type=int, help="stages at once; default: cores / runtime.threads")
+    parser.add_argument(
+        "--jobs", type=int, help="stages at once; default: one more than GPUs, or than cores / runtime.threads"
+    )
     parser.add_argument("--cluster", action="store_true", help="run this revision on $PREFECT_API_URL's workers")
     return parser
 
@@ -62,12 +72,14 @@ def described(plan: graph.Plan, *, verbose: bool) -> str:
     return "\n".join([*lines, f"{len(plan.stages)} stages, {len(plan.stale)} to run"])
 
 
-def run(root: Path, plan: graph.Plan, force: bool, jobs: int) -> int:
-    """Run a plan in the checkout at `root`, with an ephemeral server where no other is named."""
+def run(root: Path, plan: graph.Plan, force: bool, jobs: int, slots: int) -> int:
+    """Run a plan in the checkout at `root`: `jobs` stages at once, GPU stages in `slots`; give the exit code.
+
+    The Prefect server is an ephemeral one where no other is named.
+    """
     (root / ".miyagi").mkdir(exist_ok=True)  # where Prefect, once it is imported, makes its home
     from prefect import flow
     from prefect.client.orchestration import get_client
-    from prefect.task_runners import ThreadPoolTaskRunner
 
     from flows import schedule
 
@@ -77,8 +89,8 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int) -> int:
         with get_client(sync_client=True) as client:
             client.hello()
         print(f"Prefect server: {time.monotonic() - began:.1f} s to start", flush=True)
-        slots, limit = node.slots(jobs), node.limit()
-        node.set_limit(limit, slots, forget="PREFECT_API_URL" not in os.environ)
+        limit, ephemeral = node.limit(), "PREFECT_API_URL" not in os.environ
+        node.set_limit(limit, slots, forget=ephemeral)
         children, devices = Children(), _Devices(node.gpus())
 
         def attempt(planned: graph.Stage) -> None:
@@ -94,12 +106,14 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int) -> int:
             with node.holding(limit, wanted), devices.taken(wanted) as extra:
                 bring(extra)
 
-        @flow(name="pipeline", persist_result=False, task_runner=ThreadPoolTaskRunner(max_workers=jobs))
+        @flow(name="pipeline", persist_result=False, task_runner=schedule.threads(jobs))
         def pipeline() -> None:
             try:
                 schedule.run(plan, attempt, jobs=jobs, slots=slots)
-            except BaseException:
+            except BaseException as error:
                 children.end()
+                if ephemeral and not isinstance(error, Exception):
+                    _leave()
                 raise
 
         began = time.monotonic()
@@ -110,6 +124,15 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int) -> int:
             return 2 if error.mistake else 1
         print(f"{len(plan.stale)} stages in {time.monotonic() - began:.1f} s", flush=True)
         return 0
+
+
+def _leave() -> NoReturn:
+    """Exit at once: Ctrl-C in a terminal ends an ephemeral server too, and Prefect would ask it for minutes."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    print(ENDED, file=sys.stderr, flush=True)
+    os._exit(130)
 
 
 class _Devices:

@@ -10,6 +10,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.child import Ended
 from flows.graph import Plan, Stage
@@ -75,20 +76,25 @@ def run(plan: Plan, attempt: Attempt, *, jobs: int, slots: int) -> None:
         raise PipelineFailed(failed, left)
 
 
-def _task(stage: Stage, attempt: Attempt) -> Any:
-    def run_stage() -> None:
-        attempt(stage)
+def threads(number: int) -> Any:
+    """The task runner of a flow that schedules: a thread for each stage that is waited for."""
+    return ThreadPoolTaskRunner(max_workers=number)
 
-    return task(
-        run_stage,
+
+def _task(stage: Stage, attempt: Attempt) -> Any:
+    @task(
         name=stage.name,
         task_run_name=stage.name,
         tags={f"pool:{stage.meta.pool}"},
         cache_policy=NO_CACHE,
         persist_result=False,
         retries=stage.meta.retries,
-        retry_condition_fn=lambda task, run, state: _may_mend(state),
+        retry_condition_fn=lambda _task, _run, state: _may_mend(state),
     )
+    def run_stage() -> None:
+        attempt(stage)
+
+    return run_stage
 
 
 def _may_mend(state: Any) -> bool:

@@ -42,7 +42,8 @@ def grandchild(place):
 
 
 def gone(pid):
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    """Killed and waited for: a zombie would still be there."""
+    return not psutil.pid_exists(pid)
 
 
 def test_what_it_says_is_kept(place):
@@ -74,6 +75,11 @@ def test_nothing_is_left_after_a_good_end(place):
     run(place, ("sh", "-c", "sleep 60 & echo $! > pid"))
     pid = grandchild(place)
     wait_for(lambda: gone(pid))
+
+
+def test_one_that_has_left_its_session_is_found(place):
+    run(place, ("sh", "-c", "setsid sh -c 'echo $$ > pid; sleep 60' & while ! [ -s pid ]; do sleep 0.05; done"))
+    assert gone(grandchild(place))
 
 
 def test_nothing_is_left_when_all_are_ended(place):

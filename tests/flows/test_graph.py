@@ -229,20 +229,15 @@ def thousand(tmp_path_factory):
 
 
 def test_a_thousand_stages_in_ten_seconds(thousand):
-    began = time.perf_counter()
-    plan = graph.plan(thousand.root)
-    took = time.perf_counter() - began
-    assert len(plan.stages) == 2 + EXPERIMENTS * SEEDS * (2 + PROTOCOLS) == 1002
-    assert plan.stale == ()
-    print(f"1,002 stages planned in {took:.2f} s")
-    assert took < 10
-
+    """One experiment has changed: exactly its stages and the report are stale, and all others are not."""
     thousand.params["experiments"]["e7"]["temperature"] = 0.9
     thousand.write()
     began = time.perf_counter()
-    found = stale(thousand.root)
+    plan = graph.plan(thousand.root)
     took = time.perf_counter() - began
     seeds, protocols = range(SEEDS), range(PROTOCOLS)
+    assert len(plan.stages) == 2 + EXPERIMENTS * SEEDS * (2 + PROTOCOLS) == 1002
+    found = {stage.name: stage.stale for stage in plan.stale}
     assert {name for name, why in found.items() if why == "changed: params.yaml: experiments.e7"} == {
         f"train@e7-{s}" for s in seeds
     }
@@ -250,5 +245,5 @@ def test_a_thousand_stages_in_ten_seconds(thousand):
         *(f"{stage}@e7-{s}" for stage in ("train", "embed") for s in seeds),
         *(f"probe@e7-{s}-p{p}" for s in seeds for p in protocols), "report",
     }  # fmt: skip
-    print(f"with {len(found)} stale ones in {took:.2f} s")
+    print(f"1,002 stages, {len(found)} of them stale, planned in {took:.2f} s")
     assert took < 10

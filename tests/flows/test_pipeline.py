@@ -124,11 +124,11 @@ def test_slots_of_a_node(monkeypatch, tmp_path):
         node.slots(1)
 
 
-def test_jobs_are_cores_over_threads(monkeypatch, tmp_path):
+def test_trainings_are_cores_over_threads(monkeypatch, tmp_path):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(6)))
-    for threads, jobs in ((1, 6), (2, 3), (4, 1), (8, 1)):
+    for threads, carried in ((1, 6), (2, 3), (4, 1), (8, 1)):
         (tmp_path / "params.yaml").write_text(f"runtime: {{threads: {threads}}}\n")
-        assert node.jobs(tmp_path) == jobs
+        assert node.trainings(tmp_path) == carried
 
 
 def test_neither_torch_nor_prefect_is_needed_to_plan(project):

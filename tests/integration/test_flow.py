@@ -1,5 +1,7 @@
 """`make flow` beside `dvc repro`, and what is left of it when it is ended."""
 
+import os
+import re
 import signal
 import time
 
@@ -23,19 +25,28 @@ def locked(project):
     return found
 
 
-def test_make_flow_gives_the_lock_of_dvc_repro(finished, tmp_path):
-    project = checkout(tmp_path / "miyagi")
-    project.edit(shrink)
-    said = project.run(*MAKE).stdout
-    assert f"{len(finished.executed)} stages, {len(finished.executed)} to run" in said
-    for stage in finished.executed:
-        assert f"{stage}: done after" in said
-    assert "Prefect server: " in said and " s to start" in said
-    assert locked(project) == locked(finished)
-    assert project.run("git", "status", "--porcelain").stdout.split() == ["M", "params.yaml", "??", "dvc.lock"]
-    assert project.repro() == set()
-    again = project.run(*MAKE).stdout  # nothing is stale: no server is started for it
-    assert again.splitlines()[-1] == f"{len(finished.executed)} stages, 0 to run"
+def small(params):
+    """Every kind of stage, and only the floor that is not trained."""
+    shrink(params)
+    params["experiments"] = {"random": params["experiments"]["random"]}
+    params["finetune"]["experiments"] = ["random"]
+
+
+def test_make_flow_gives_the_lock_of_dvc_repro(tmp_path):
+    by_dvc, by_flow = checkout(tmp_path / "dvc" / "miyagi"), checkout(tmp_path / "flow" / "miyagi")
+    by_dvc.edit(small)
+    by_flow.edit(small)
+    stages = by_dvc.repro()
+    assert len(stages) == 8
+    said = by_flow.run(*MAKE).stdout
+    assert "8 stages, 8 to run" in said and re.search(r"^Prefect server: \d+\.\d s to start$", said, re.MULTILINE)
+    assert set(re.findall(r"^(\S+): done after \d+\.\d s \(\d of 8\)$", said, re.MULTILINE)) == stages
+    print(said)
+    assert locked(by_flow) == locked(by_dvc)
+    assert by_flow.run("git", "status", "--porcelain").stdout.split() == ["M", "params.yaml", "??", "dvc.lock"]
+    assert by_flow.repro() == set()
+    again = by_flow.run(*MAKE).stdout  # nothing is stale: no server is started for it
+    assert again.splitlines()[-1] == "8 stages, 0 to run"
 
 
 def processes(project):
@@ -50,17 +61,24 @@ def processes(project):
     return found
 
 
-def test_ended_it_leaves_no_process_and_goes_on_later(project, kill):
-    project.edit(lambda p: p["experiments"]["simclr"].update(pretrain={"epochs": 200}))
+def test_ended_it_leaves_no_process_and_goes_on_later(tmp_path, kill):
+    """Ctrl-C, which a terminal sends to the server as well."""
+    project = checkout(tmp_path / "miyagi")
+
+    def long(params):
+        shrink(params)
+        params["experiments"]["simclr"]["pretrain"] = {"epochs": 200}
+
+    project.edit(long)
     process = project.start("python", "-m", "flows.pipeline", "pretrain@simclr-0")
     kill(process)
     deadline = time.monotonic() + 150
     while not list((project.root / ".miyagi/train").glob("*/state.pt")):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, said
     assert said.splitlines()[-1] == "flows: ended, and every stage with it; what they reached is kept"
     deadline = time.monotonic() + 20
     while processes(project):
