@@ -25,10 +25,11 @@ def test_the_pages_commands(said):
     assert params[params.index("experiments.simclr.temperature") + 1 :][:2] == ["0.2", "0.1"]
     assert "runs/simclr/0/knn.json" in of("dvc metrics diff")
     assert "runs/random/0/knn.json" not in of("dvc metrics diff")
-    assert "Running stage 'pretrain@random-0'" in of("dvc exp run -n wider")
+    assert "Running stage 'probe@random-0-knn'" in of("dvc exp run -n nearer")
+    assert "Running stage 'pretrain" not in of("dvc exp run -n nearer")
     assert "colder" in of("dvc exp show")
-    assert "wider" in of("dvc exp show")
-    assert "encoder.width" in of("dvc exp diff")
+    assert "nearer" in of("dvc exp show")
+    assert "evaluate.knn.k" in of("dvc exp diff")
     assert "Running stage 'pretrain@simclr_linear_head-0'" in of("dvc exp run -n heads")
     assert "runs/simclr_linear_head/0/knn.json" in of("dvc metrics show")
     assert of("miyagi track ui").split()[1:3] == ["ui", "--backend-store-uri"]

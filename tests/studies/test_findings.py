@@ -105,7 +105,7 @@ def test_the_picture_is_drawn_and_the_same_each_time(matrix):
 def test_list_and_show(written):
     written.add()
     written.paths.params.write_text("runtime: {}\nfinetune: {experiments: [a], protocols: [b]}\n")
-    assert listing.listed(written.paths) == [" 1  it   22 stages  run  A beats B."]
+    assert listing.listed(written.paths) == [" 1  it   22 stages  begun  A beats B."]
     shown = listing.shown("it", written.paths)
     assert "claim: A beats B." in shown[0]
     assert shown[1:] == ["", "# main: 22 stages, seeds 0, 1", "#   random", "#   tau_0_1", "#   tau_0_5"]

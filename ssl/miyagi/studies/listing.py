@@ -1,12 +1,14 @@
 """What `miyagi study list` and `miyagi study show` print."""
 
+from typing import Any
+
 from miyagi import params
 from miyagi.paths import Paths
 from miyagi.studies import expand, run, settings
 
 
 def listed(paths: Paths) -> list[str]:
-    """A line a study: its name, its stages, whether it has run, its claim."""
+    """A line a study: its name, its stages, whether it was begun, its claim."""
     names = settings.names(paths)
     width = max(map(len, names), default=0)
     return [_line(name, width, paths) for name in names]
@@ -15,8 +17,8 @@ def listed(paths: Paths) -> list[str]:
 def _line(name: str, width: int, paths: Paths) -> str:
     study, expanded = _expanded(name, paths)
     total = sum(map(expand.count, expanded.values()))
-    has_run = all(run.place(name, arm, paths).params.exists() for arm in expanded)
-    return f"{study.finding:2}  {name:{width}}  {total:3} stages  {'run' if has_run else '   '}  {study.claim}"
+    begun = all(run.place(name, arm, paths).params.exists() for arm in expanded)
+    return f"{study.finding:2}  {name:{width}}  {total:3} stages  {'begun' if begun else '     '}  {study.claim}"
 
 
 def shown(name: str, paths: Paths) -> list[str]:
@@ -34,6 +36,6 @@ def shown(name: str, paths: Paths) -> list[str]:
     return lines
 
 
-def _expanded(name: str, paths: Paths) -> tuple[settings.Study, dict[str, dict[str, object]]]:
+def _expanded(name: str, paths: Paths) -> tuple[settings.Study, dict[str, dict[str, Any]]]:
     study = settings.read(name, paths)
     return study, expand.expand(study, params.load(paths.params))

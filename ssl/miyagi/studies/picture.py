@@ -35,8 +35,9 @@ def matrix(measured: Measured, grid: str, file: Path) -> None:
     figure = Figure(figsize=(1.1 * len(names) + 2.2, 0.8 * len(names) + 1.6), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shown, cmap="viridis", aspect="auto")
+    middle = (shown.min() + shown.max()) / 2
     for (row, column), value in np.ndenumerate(shown):
-        dark = image.norm(value) < 0.5
+        dark = value < middle
         axes.text(column, row, f"{value:.1f}", ha="center", va="center", color="white" if dark else "black")
     axes.set_xticks(range(len(names) + 1), [*names, "mean"], rotation=30, ha="right")
     axes.set_yticks(range(len(names)), names)
