@@ -15,7 +15,7 @@ import pytest
 from miyagi.code import declared
 from miyagi.registry import METHODS
 from tests.integration.postgres import Postgres
-from tests.integration.project import ROOT
+from tests.integration.project import ROOT, Project, checkout, shrink
 from tests.integration.test_dag import HARMLESS, IMPORTS
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -45,6 +45,22 @@ def rows(project):
 def journal(project):
     (file,) = (project.root / ".miyagi/studies").glob("simclr-*.log")
     return file
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """The small project with its betons and nothing else; `project`, after a whole `dvc repro`, takes much longer."""
+    project = checkout(tmp_path_factory.mktemp("prepared") / "miyagi")
+    project.edit(shrink)
+    project.run("miyagi", "prepare", "digits")
+    return project
+
+
+@pytest.fixture
+def fresh(prepared, tmp_path):
+    """A copy of the prepared project to do anything to."""
+    shutil.copytree(prepared.root, tmp_path / "miyagi", symlinks=True)
+    return Project(tmp_path / "miyagi")
 
 
 def waiting_for(condition, seconds=120):
@@ -81,9 +97,9 @@ def test_a_sweep_in_the_dag(project):
     assert project.repro() == set()
 
 
-def test_dependencies_of_a_sweep_cover_what_it_imports(project):
-    tune(project, trials=1)
-    done = project.run("python", "-c", IMPORTS, "sweep", "simclr")
+def test_dependencies_of_a_sweep_cover_what_it_imports(fresh):
+    tune(fresh, trials=1)
+    done = fresh.run("python", "-c", IMPORTS, "sweep", "simclr")
     imported = {name.split(".", 1)[1] for name in json.loads(done.stdout.splitlines()[-1])}
     package = ROOT / "ssl" / "miyagi"
     covered = declared(ROOT / "dvc.yaml", "sweep", {"method": "simclr"})
@@ -93,36 +109,36 @@ def test_dependencies_of_a_sweep_cover_what_it_imports(project):
     assert METHODS.file("simclr") in covered
 
 
-def test_killed_in_the_middle_of_a_trial_it_ends_the_same(project, kill):
+def test_killed_in_the_middle_of_a_trial_it_ends_the_same(fresh, kill):
     """kill -9 after the first epoch of trial 1 and again later; the trials are those of an uninterrupted sweep."""
-    tune(project, objective={"epochs": 9}, pruner="hyperband")
-    project.run("miyagi", "sweep", "simclr")
-    whole, studies = rows(project), project.root / ".miyagi/studies"
-    text = (project.root / "runs/simclr/trials.csv").read_bytes()
+    tune(fresh, objective={"epochs": 9}, pruner="hyperband")
+    fresh.run("miyagi", "sweep", "simclr")
+    whole, studies = rows(fresh), fresh.root / ".miyagi/studies"
+    text = (fresh.root / "runs/simclr/trials.csv").read_bytes()
     shutil.rmtree(studies)
     for epochs in (10, 11):  # trial 0 reports 9
-        started = project.start("miyagi", "sweep", "simclr")
+        started = fresh.start("miyagi", "sweep", "simclr")
         kill(started)
-        waiting_for(lambda epochs=epochs: list(studies.glob("*.log")) and reports(project) >= epochs)
+        waiting_for(lambda epochs=epochs: list(studies.glob("*.log")) and reports(fresh) >= epochs)
         os.killpg(started.pid, signal.SIGKILL)
         assert started.wait() == -signal.SIGKILL
-    project.run("miyagi", "sweep", "simclr")
-    assert rows(project) == whole
-    assert (project.root / "runs/simclr/trials.csv").read_bytes() == text
+    fresh.run("miyagi", "sweep", "simclr")
+    assert rows(fresh) == whole
+    assert (fresh.root / "runs/simclr/trials.csv").read_bytes() == text
     assert not any(path.is_dir() for path in (studies / "running").iterdir())
 
 
-def test_workers_of_one_machine_and_one_that_is_killed(project, kill):
+def test_workers_of_one_machine_and_one_that_is_killed(fresh, kill):
     """Two processes share a journal; a killed worker's trial is tried again, and every number is there once."""
-    tune(project, trials=5, jobs=2, objective={"epochs": 60}, pruner="none")
-    started = project.start("miyagi", "sweep", "simclr")
+    tune(fresh, trials=5, jobs=2, objective={"epochs": 60}, pruner="none")
+    started = fresh.start("miyagi", "sweep", "simclr")
     kill(started)
     children = f"/proc/{started.pid}/task/{started.pid}/children"
 
     def busy():
         with contextlib.suppress(OSError, ValueError):
             found = [int(pid) for pid in Path(children).read_text().split()]
-            text = journal(project).read_text()
+            text = journal(fresh).read_text()
             return next((pid for pid in found if f'"worker":{pid}' in text), None)
         return None
 
@@ -130,7 +146,7 @@ def test_workers_of_one_machine_and_one_that_is_killed(project, kill):
     os.kill(busy(), signal.SIGKILL)
     out, _ = started.communicate(timeout=300)
     assert started.returncode == 0, out
-    found = rows(project)
+    found = rows(fresh)
     assert [row["number"] for row in found] == ["0", "1", "2", "3", "4"]
     assert {row["state"] for row in found} == {"complete"} and {row["reproducible"] for row in found} == {"no"}
 
@@ -142,11 +158,11 @@ def postgres(tmp_path):
     server.stop()
 
 
-def test_two_machines_on_one_postgres(project, postgres, kill):
+def test_two_machines_on_one_postgres(fresh, postgres, kill):
     """A worker joins, the process that began is killed, the stage is run again: no trial is lost or counted twice."""
     import psycopg
 
-    tune(project, trials=6, storage=postgres.url, heartbeat=1, objective={"epochs": 90}, pruner="none")
+    tune(fresh, trials=6, storage=postgres.url, heartbeat=1, objective={"epochs": 90}, pruner="none")
 
     def trials():
         """(number, state, whose) of each, as the database has them."""
@@ -157,10 +173,10 @@ def test_two_machines_on_one_postgres(project, postgres, kill):
             ).fetchall()
         return []
 
-    first = project.start("miyagi", "sweep", "simclr")
+    first = fresh.start("miyagi", "sweep", "simclr")
     kill(first)
     waiting_for(trials)
-    second = project.start("miyagi", "sweep-worker", "simclr")
+    second = fresh.start("miyagi", "sweep-worker", "simclr")
     kill(second)
     waiting_for(lambda: {worker for _, _, worker in trials()} >= {str(first.pid), str(second.pid)})
     waiting_for(lambda: any(state == "RUNNING" and worker == str(first.pid) for _, state, worker in trials()))
@@ -170,26 +186,26 @@ def test_two_machines_on_one_postgres(project, postgres, kill):
     assert second.returncode == 0, out
     done = [entry for entry in trials() if entry[1] == "COMPLETE"]
     assert len(done) == 6 and len([entry for entry in trials() if entry[1] == "FAIL"]) == 1
-    project.run("miyagi", "sweep", "simclr")
-    found = rows(project)
+    fresh.run("miyagi", "sweep", "simclr")
+    found = rows(fresh)
     assert [row["number"] for row in found] == [str(number) for number in range(6)]
     assert {row["state"] for row in found} == {"complete"} and {row["reproducible"] for row in found} == {"no"}
     assert len([entry for entry in trials() if entry[1] == "COMPLETE"]) == 6  # nothing was run again
-    assert "wax-on" not in (project.root / "runs/simclr/experiment.yaml").read_text()
+    assert "wax-on" not in (fresh.root / "runs/simclr/experiment.yaml").read_text()
 
 
-def test_the_dashboard_opens_on_the_study(project, kill):
+def test_the_dashboard_opens_on_the_study(fresh, kill):
     import socket
     import urllib.request
 
-    refused = project.run("miyagi", "dashboard", check=False)
+    refused = fresh.run("miyagi", "dashboard", check=False)
     assert refused.returncode == 2 and "there is no study in .miyagi/studies; run: dvc repro" in refused.stderr
-    tune(project, trials=1)
-    project.run("miyagi", "sweep", "simclr")
+    tune(fresh, trials=1)
+    fresh.run("miyagi", "sweep", "simclr")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    kill(project.start("miyagi", "dashboard", "simclr", "--port", str(port)))
+    kill(fresh.start("miyagi", "dashboard", "simclr", "--port", str(port)))
 
     def answer():
         with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies") as page:
@@ -198,6 +214,6 @@ def test_the_dashboard_opens_on_the_study(project, kill):
 
     waiting_for(answer)
     (study,) = answer()
-    assert study["study_name"] in journal(project).name
+    assert study["study_name"] in journal(fresh).name
     listening = subprocess.run(["cat", "/proc/net/tcp"], capture_output=True, text=True, check=True).stdout
     assert f"0100007F:{port:04X}" in listening and f"00000000:{port:04X}" not in listening
