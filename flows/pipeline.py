@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -94,17 +95,13 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int, slots: int) -> int
         children, devices = Children(), _Devices(node.gpus())
 
         def attempt(planned: graph.Stage) -> None:
-            def bring(extra: dict[str, str]) -> None:
-                stage.run(
-                    children, root, planned.name, force=force, timeout=planned.meta.timeout, extra=extra
-                )  # fmt: skip
-
+            bring = partial(stage.run, children, root, planned.name, force=force, timeout=planned.meta.timeout)
             if planned.meta.pool == "cpu":
-                bring({})
+                bring()
                 return
             wanted = min(planned.meta.slots, slots)
             with node.holding(limit, wanted), devices.taken(wanted) as extra:
-                bring(extra)
+                bring(extra=extra)
 
         @flow(name="pipeline", persist_result=False, task_runner=schedule.threads(jobs))
         def pipeline() -> None:

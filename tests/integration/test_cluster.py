@@ -78,7 +78,7 @@ def test_a_pipeline_on_two_workers_and_nothing_to_execute_on_the_head(head):
 
 
 def test_a_killed_workers_stage_is_run_elsewhere(head):
-    head.edit(lambda p: p["experiments"]["simclr"].update(pretrain={"epochs": 40}))
+    head.edit(lambda p: p["experiments"]["simclr"].update(pretrain={"epochs": 60}))
     commit(head, "longer")
     head.cluster.worker("gpu", "node3")()
     pipeline = head.start("python", "-m", "flows.pipeline", "--cluster", "pretrain@simclr-0")
@@ -105,40 +105,5 @@ def test_a_killed_workers_stage_is_run_elsewhere(head):
     assert states == ["Completed", "Completed", "Crashed"] or states == ["Completed", "Crashed"]
     other = {"node2": "node3", "node3": "node2"}[node]
     log = next(head.cluster.folder.glob(f"{other}/*/scratch/flows/pretrain@simclr-0.log")).read_text()
-    assert "simclr-0: epoch 40" in log
-    assert (head.root / "runs/simclr/0/history.csv").read_text().count("\n") == 41
-
-
-def test_a_cancelled_pipeline_leaves_no_process(head):
-    from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-    from prefect.states import Cancelling
-
-    head.edit(lambda p: p["experiments"]["simclr"].update(pretrain={"epochs": 2000}))
-    revision = commit(head, "much longer")
-    pipeline = head.start("python", "-m", "flows.pipeline", "--cluster", "pretrain@simclr-0")
-    try:
-        while "epoch 1 " not in "".join(
-            log.read_text() for log in head.cluster.folder.glob("node*/*/scratch/flows/pretrain*.log")
-        ):
-            assert pipeline.poll() is None, pipeline.communicate()[0]
-            time.sleep(0.1)
-        with temporary_settings({PREFECT_API_URL: head.env["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
-            run = next(run for run in client.read_flow_runs() if run.name == revision)
-            client.set_flow_run_state(run.id, Cancelling())
-        said, _ = pipeline.communicate(timeout=120)
-    finally:
-        pipeline.kill()
-        pipeline.wait()
-    assert pipeline.returncode == 2 and said.splitlines()[-1].startswith(f"flows: pipeline {revision[:12]}: ")
-    deadline = time.monotonic() + 60
-    while True:
-        states = {name: state for name, state, _ in runs(head)[-2:]}
-        workers = [process.find() for process in head.cluster.processes if process.name.startswith("worker-")]
-        under = [child for worker in workers if worker for child in worker.children(recursive=True)]
-        if not under and "Running" not in states.values():
-            break
-        assert time.monotonic() < deadline, (states, under)
-        time.sleep(0.3)
-    newest = {name: state for name, state, _ in runs(head) if name == revision}
-    assert newest == {revision: "Cancelled"}
+    assert "simclr-0: epoch 60" in log
+    assert (head.root / "runs/simclr/0/history.csv").read_text().count("\n") == 61
