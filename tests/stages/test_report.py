@@ -53,6 +53,7 @@ class World:
             datasets={"digits": {}},
             probe=SimpleNamespace(protocols=["knn", "linear"]),
             finetune=SimpleNamespace(experiments=[], protocols=[]),
+            dense=SimpleNamespace(datasets={}, experiments=[], protocols=[]),
         )
 
     def part(self, split: str) -> slice:
