@@ -80,7 +80,7 @@ def test_the_grid_and_the_looks_choose_on_val(make_task):
 
 def test_an_early_look_can_win(make_task, monkeypatch):
     """Whatever comes after the best look is not kept: here training goes wrong half way."""
-    import miyagi.protocols.classifier as module
+    import miyagi.protocols.descent as module
 
     plain = module.share
     monkeypatch.setattr(module, "share", lambda how, progress: plain(how, progress) if progress < 0.5 else 100.0)

@@ -57,6 +57,7 @@ def test_difficult_objects_and_empty_pictures_are_no_targets(task, monkeypatch):
     assert torch.isfinite(own.loss(model, dense.pictures(task, "train"), [0, 1], [False, True]))
 
 
+@pytest.mark.slow
 def test_eight_pictures_are_learnt_by_heart(task, monkeypatch):
     """AP50 above 0.9 on what it was trained on: encoder, anchors, targets and evaluation fit together."""
     eight = dense.pictures(task, "train")

@@ -47,4 +47,4 @@ def test_the_loss_is_one_minus_the_cosine_over_known_pixels(make_task, annotated
     known = (truth != 0).any(0)
     cosine = torch.cosine_similarity(y[:, known], truth[:, known], dim=0)
     assert 0.2 < float(known.float().mean()) < 0.9
-    assert float(problem.loss(model, train, [0], [False])) == pytest.approx(float((1 - cosine).mean()), rel=1e-4)
+    assert problem.loss(model, train, [0], [False]).item() == pytest.approx((1 - cosine).mean().item(), rel=1e-4)

@@ -57,6 +57,7 @@ class World:
             probe=SimpleNamespace(protocols=["knn", "linear"]),
             finetune=SimpleNamespace(experiments=[], protocols=[]),
             protocol=lambda name, family: PROTOCOLS.settings(name)(),
+            dense=SimpleNamespace(datasets={}, experiments=[], protocols=[]),
         )
 
     def part(self, split: str) -> slice:

@@ -84,7 +84,7 @@ def _coco(images: Sequence[Objects], classes: int) -> Any:
     from pycocotools.coco import COCO
 
     coco = COCO()
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for number, objects in enumerate(images, 1):
         boxes = np.asarray(objects.boxes, np.float64).reshape(-1, 4)
         for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
