@@ -156,7 +156,7 @@ def test_round_trip(paths: Paths, capfd: pytest.CaptureFixture[str]) -> None:
     assert parent.data.metrics == {"linear/test/top1": 0.875}
     assert (parent.info.run_name, parent.info.status) == ("simclr", "FINISHED")
     assert journals(paths) == []
-    assert sorted(path.name for path in paths.scratch.iterdir()) == ["artifacts", "mlflow.db", "tracking"]
+    assert sorted(path.name for path in paths.scratch.iterdir()) == ["artifacts", "durations", "mlflow.db", "tracking"]
 
 
 def test_values_that_mlflow_does_not_take(paths: Paths) -> None:
