@@ -156,7 +156,7 @@ def test_an_unknown_name_is_told_with_the_nearest():
 
 
 def test_every_finding_of_the_tutorial_has_a_study():
-    assert [settings.read(name, Paths(ROOT)).finding for name in SHIPPED] == [*range(1, 11), 12]
+    assert [settings.read(name, Paths(ROOT)).finding for name in SHIPPED] == list(range(1, 13))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
