@@ -102,6 +102,17 @@ def test_it_runs_as_committed_beside_the_users_files(repository, capfd):
     assert repository.run(capfd) == EVERY
 
 
+def test_a_killed_run_goes_on(repository, capfd):
+    whole = study().params
+    repository.study(params={**whole, "experiments": {"random": {"method": "random"}}}, comparisons={
+        "it": {"form": "same", "test": "t", "plus": ["random"], "minus": ["random"], "minimum": 1.0},
+    })  # fmt: skip
+    repository.commit()
+    repository.run(capfd)
+    (run.place("it", "main", repository.paths).root / ".dvc/tmp/rwlock").write_text("")  # as a kill may leave it
+    assert repository.run(capfd) == set()
+
+
 def test_what_is_not_committed_does_not_run(repository):
     repository.study(claim="Something else.")
     with pytest.raises(UserError, match=r"studies/it.yaml is not committed as it stands; commit it"):

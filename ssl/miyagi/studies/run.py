@@ -4,6 +4,7 @@ So nothing of the user's is edited, a stage that has run anywhere is not run aga
 was: it is `dvc repro` both times. The stages find their code in the worktree, whatever is installed.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -62,6 +63,7 @@ def run(name: str, paths: Paths, say: Callable[[str], None]) -> None:
         write_text(tree.params, HEADER + yaml.safe_dump({**values, "tracking": tracking}, sort_keys=False))
         params.read(tree.params)
         _link_data(paths, tree, values["datasets"])
+        _mend(tree)
         targets = [family for family in ("probe", "finetune") if values[family]["protocols"]]
         if subprocess.run([_tool("dvc"), "repro", *targets], cwd=tree.root, env=_environment(tree.root)).returncode:
             raise UserError(f"{name}: a stage failed, see above; `miyagi study run {name}` goes on from there")
@@ -87,6 +89,17 @@ def _link_data(paths: Paths, tree: Paths, datasets: Mapping[str, Mapping[str, An
         if not theirs.exists() and mine.exists():  # an absolute path is the same in both
             theirs.parent.mkdir(parents=True, exist_ok=True)
             theirs.symlink_to(mine.resolve(), target_is_directory=mine.is_dir())
+
+
+def _mend(tree: Paths) -> None:
+    """Remove DVC's list of who reads and writes what where a kill left half of it: DVC would refuse to start."""
+    file = tree.root / ".dvc" / "tmp" / "rwlock"
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        file.unlink()
 
 
 def _committed(root: Path, file: str) -> str | None:
