@@ -73,7 +73,7 @@ def ended(trial: FrozenTrial) -> bool:
 
 
 def latest(trials: list[FrozenTrial]) -> dict[int, FrozenTrial]:
-    """Origin -> its last attempt: one trial of the sweep, however often it had to be begun."""
+    """Origin -> its last attempt. The k-th origin is trial k of the sweep, however often it had to be begun."""
     return {origin(trial): trial for trial in sorted(trials, key=lambda trial: trial.number)}
 
 

@@ -50,9 +50,9 @@ def work(here: Session, study: optuna.Study, between: Callable[[], None] = lambd
 
 
 def results(here: Session, study: optuna.Study) -> dict[int, FrozenTrial]:
-    """Number -> trial, in order, of those that have a result; another attempt stands under the number of the first."""
-    found = latest(study.get_trials(deepcopy=False))
-    return {number: found[number] for number in sorted(found)[: here.space.places] if ended(found[number])}
+    """Number -> trial, in order, of those that have a result; another attempt stands in the place of the first."""
+    places = sorted(latest(study.get_trials(deepcopy=False)).items())[: here.space.places]
+    return {number: found for number, (_, found) in enumerate(places) if ended(found)}
 
 
 def _over(here: Session, trials: list[FrozenTrial]) -> bool:

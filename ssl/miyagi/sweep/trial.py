@@ -11,7 +11,7 @@ from miyagi.files import digest
 from miyagi.sweep.objective import Result, progress, train
 from miyagi.sweep.samplers import sampler
 from miyagi.sweep.session import Session
-from miyagi.sweep.storage import REASON, WORKER, latest, origin
+from miyagi.sweep.storage import REASON, WORKER, origin
 from miyagi.train.loop import Diverged, Row
 
 
@@ -29,9 +29,9 @@ def run(here: Session, trial: Trial) -> float | tuple[float, float]:
     """
     trial.set_user_attr(WORKER, os.getpid())
     trials = trial.study.get_trials(deepcopy=False)
-    number = origin(trials[trial.number])
-    earlier = [other for other in trials if other.number < number]
-    if number == trial.number and len(latest(earlier)) >= here.space.places:
+    first = origin(trials[trial.number])
+    number = len({origin(other) for other in trials if origin(other) < first})  # other attempts have numbers as well
+    if number >= here.space.places:
         raise _failed(trial, "surplus")
     trial.study.sampler = sampler(here.sweep, here.space, number)
     values = here.space.suggest(trial)
