@@ -47,8 +47,8 @@ def test_what_a_method_imports_reaches_its_digest_when_it_changes(name):
 @pytest.mark.parametrize("name", SOURCES.entries)
 def test_what_a_source_imports_is_declared(name):
     leaves = {PACKAGE / f"{leaf}.py" for leaf in ("errors", "paths", "registry", "recipes")}
-    prepare = declared(ROOT / "dvc.yaml", "prepare", {"source": name})
-    assert closure(SOURCES.file(name)) - leaves <= prepare
+    stage = "annotate" if SOURCES.entries[name].family == "annotated" else "prepare"
+    assert closure(SOURCES.file(name)) - leaves <= declared(ROOT / "dvc.yaml", stage, {"source": name})
 
 
 @pytest.mark.parametrize("name", [name for name, entry in PROTOCOLS.entries.items() if entry.family == "probe"])
