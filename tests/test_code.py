@@ -57,3 +57,10 @@ def test_what_a_probe_imports_is_declared_and_needs_no_torch(name):
     files = closure(PROTOCOLS.file(name))
     assert files - leaves <= declared(ROOT / "dvc.yaml", "probe", {"protocol": name})
     assert not any("import torch" in file.read_text() or "from torch" in file.read_text() for file in files)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in PROTOCOLS.entries.items() if entry.family != "probe"])
+def test_what_a_protocol_with_a_network_imports_is_declared(name):
+    leaves = {PACKAGE / f"{leaf}.py" for leaf in ("errors", "params", "paths", "registry", "recipes")}
+    stage = PROTOCOLS.entries[name].family
+    assert closure(PROTOCOLS.file(name)) - leaves <= declared(ROOT / "dvc.yaml", stage, {"protocol": name})
