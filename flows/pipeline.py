@@ -94,6 +94,16 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int, slots: int) -> int
         node.set_limit(limit, slots, forget=ephemeral)
         children, devices = Children(), _Devices(node.gpus())
 
+        def ended(*_: object) -> None:
+            # Not where an exception would arrive: between here and there Prefect can lose it.
+            children.end()
+            if ephemeral:
+                _leave()
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, ended)
+        signal.signal(signal.SIGTERM, ended)
+
         def attempt(planned: graph.Stage) -> None:
             bring = partial(stage.run, children, root, planned.name, force=force, timeout=planned.meta.timeout)
             if planned.meta.pool == "cpu":
@@ -107,10 +117,8 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int, slots: int) -> int
         def pipeline() -> None:
             try:
                 schedule.run(plan, attempt, jobs=jobs, slots=slots)
-            except BaseException as error:
+            except BaseException:
                 children.end()
-                if ephemeral and not isinstance(error, Exception):
-                    _leave()
                 raise
 
         began = time.monotonic()
