@@ -96,7 +96,7 @@ class Space:
         return self.params.experiment(self.name, {} if _same(values, self.defaults) else _nested(values))
 
     def short(self, values: Mapping[str, Any]) -> Experiment:
-        """What a trial trains: `final`, as long as `objective` says, looked at after each epoch on no more images than that.
+        """What a trial trains: `final` for as long and on as much as `objective` says, looked at after each epoch.
 
         Raises:
             UserError: the values cannot be had together.
