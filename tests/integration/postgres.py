@@ -1,4 +1,4 @@
-"""A real Postgres server of a test's own, on 127.0.0.1 and a free port, whose files all lie in one folder."""
+"""A real Postgres server of a test's own, on 127.0.0.1 and a free port."""
 
 import os
 import shutil
@@ -13,18 +13,21 @@ PASSWORD = "wax-on"
 class Postgres:
     """A cluster in `folder`, made here and started by `start`; its content survives `restart` and `stop`.
 
-    initdb and the server refuse to run as root, so root runs them as the user `postgres` that the package made.
+    initdb and the server refuse to run as root, so root runs them as the user `postgres` that the package made, in a
+    folder of that user's own, which is deleted with this object.
     """
 
     def __init__(self, folder):
+        self.user = {}
+        if os.geteuid() == 0:
+            self.user = {"user": "postgres", "group": "postgres", "extra_groups": []}
+            self.kept = tempfile.TemporaryDirectory(prefix="miyagi-postgres-")  # pytest's are closed to other users
+            folder = self.kept.name
+            shutil.chown(folder, "postgres", "postgres")
         self.data = Path(folder) / "postgres"
-        self.data.mkdir(parents=True)
-        self.user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+        self.data.mkdir()
         if self.user:
             shutil.chown(self.data, "postgres", "postgres")
-            for parent in self.data.parents:  # pytest's folders are closed to other users; this lets one pass
-                if not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]

@@ -36,6 +36,7 @@ def test_a_trial_trains_shorter_than_what_wins(space):
     assert (short.epochs, final.epochs) == (1, 2)
     assert (short.monitor.every, short.monitor.pairs, final.monitor.pairs) == (1, 0, 500)
     assert short.model_copy(update={"epochs": 2, "monitor": final.monitor}) == final
+    assert space(objective={"train_limit": 50}).short(values).pretrain.monitor.images == 50 < final.monitor.images
     assert found.short(found.defaults).settings == found.final(found.defaults).settings
 
 

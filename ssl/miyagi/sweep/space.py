@@ -96,7 +96,7 @@ class Space:
         return self.params.experiment(self.name, {} if _same(values, self.defaults) else _nested(values))
 
     def short(self, values: Mapping[str, Any]) -> Experiment:
-        """What a trial trains: `final`, as long as `objective` says, looked at after each epoch.
+        """What a trial trains: `final` for as long and on as much as `objective` says, looked at after each epoch.
 
         Raises:
             UserError: the values cannot be had together.
@@ -106,7 +106,8 @@ class Space:
         objective, changes = self.sweep.objective, {} if _same(values, self.defaults) else _nested(values)
         pairs = max(2, pretrain.monitor.pairs) if objective.metric == "alignment_uniformity" else 0
         own = {**changes.get("pretrain", {}), "stop_on_collapse": False}
-        own["monitor"] = {**own.get("monitor", {}), "every": 1, "pairs": pairs}
+        images = min(pretrain.monitor.images, objective.train_limit or pretrain.monitor.images)
+        own["monitor"] = {**own.get("monitor", {}), "every": 1, "pairs": pairs, "images": images}
         own["epochs"] = objective.epochs or pretrain.epochs
         return self.params.experiment(self.name, {**changes, "pretrain": own})
 
