@@ -61,7 +61,7 @@ def test_a_pipeline_on_two_workers_and_nothing_to_execute_on_the_head(head):
     said = head.run("python", "-m", "flows.pipeline", "--cluster", "pretrain@simclr-0").stdout
     assert sorted(runs(head)) == sorted([
         (revision, "Completed", "cpu"),
-        ("sweep@simclr", "Completed", "cpu"),
+        ("sweep@simclr", "Completed", "gpu"),
         ("pretrain@simclr-0", "Completed", "gpu"),
     ])  # fmt: skip
     assert "Running stage" not in said
