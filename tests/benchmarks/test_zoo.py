@@ -47,7 +47,7 @@ def test_the_table_holds_what_the_stages_wrote(image_folder, tmp_path, monkeypat
     monkeypatch.setattr(machine, "code", lambda: "0123456789abcdef")
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     out = tmp_path / "methods.md"
-    out.write_text("# Methods\n\n<!-- zoo -->\nold\n<!-- end of zoo -->\n\nThe end.\n")
+    out.write_text("# Methods\n\n<!-- zoo -->\nOUTDATED\n<!-- end of zoo -->\n\nThe end.\n")
     options = [
         "--images",
         image_folder,
@@ -64,7 +64,7 @@ def test_the_table_holds_what_the_stages_wrote(image_folder, tmp_path, monkeypat
     text = out.read_text()
     assert text.startswith("# Methods\n\n<!-- zoo -->\n| experiment")
     assert text.endswith("<!-- end of zoo -->\n\nThe end.\n")
-    assert "old" not in text
+    assert "OUTDATED" not in text
     cells = {line.split(" | ")[0]: line.split(" | ") for line in text.splitlines() if line.startswith("| `")}
     assert set(cells) == {"| `random`", "| `rotation`"}
     (root,) = (tmp_path / "kept").glob("*/runs")

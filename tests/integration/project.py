@@ -98,6 +98,7 @@ def shrink(params):
     params["pretrain"] |= {"epochs": 2, "batch_size": 64}
     params["pretrain"]["monitor"]["images"] = 64
     params["embed"]["tap_dimensions"] = 64
+    params["probe"]["protocols"] = ["knn", "linear"]
     params["evaluate"]["knn"]["k"] = 20
     params["finetune"] = {"experiments": ["simclr"], "protocols": ["lowlabel"]}
     params["evaluate"]["lowlabel"] |= {
