@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.postgres import Postgres
 from miyagi.code import declared
 from miyagi.registry import METHODS
-from tests.integration.postgres import Postgres
 from tests.integration.project import ROOT, Project, checkout, shrink
 from tests.integration.test_dag import HARMLESS, IMPORTS
 
@@ -153,20 +153,22 @@ def test_workers_of_one_machine_and_one_that_is_killed(fresh, kill):
 
 @pytest.fixture
 def postgres(tmp_path):
-    server = Postgres(tmp_path).start()
+    server = Postgres(tmp_path / "postgres.log")
+    server.start()
     yield server
-    server.stop()
+    server.delete()
 
 
 def test_two_machines_on_one_postgres(fresh, postgres, kill):
     """A worker joins, the process that began is killed, the stage is run again: no trial is lost or counted twice."""
     import psycopg
 
-    tune(fresh, trials=5, storage=postgres.url, heartbeat=1, objective={"epochs": 60}, pruner="none")
+    url = postgres.url("optuna", dialect="postgresql")
+    tune(fresh, trials=5, storage=url, heartbeat=1, objective={"epochs": 60}, pruner="none")
 
     def trials():
         """(number, state, whose) of each, as the database has them."""
-        with contextlib.suppress(psycopg.errors.UndefinedTable), psycopg.connect(postgres.url) as database:
+        with contextlib.suppress(psycopg.errors.UndefinedTable), psycopg.connect(url) as database:
             return database.execute(
                 "select number, state, value_json from trials left join trial_user_attributes using (trial_id) "
                 "where key = 'worker' order by number"
@@ -191,7 +193,7 @@ def test_two_machines_on_one_postgres(fresh, postgres, kill):
     assert [row["number"] for row in found] == [str(number) for number in range(5)]
     assert {row["state"] for row in found} == {"complete"} and {row["reproducible"] for row in found} == {"no"}
     assert len([entry for entry in trials() if entry[1] == "COMPLETE"]) == 5  # nothing was run again
-    assert "wax-on" not in (fresh.root / "runs/simclr/experiment.yaml").read_text()
+    assert postgres.password not in (fresh.root / "runs/simclr/experiment.yaml").read_text()
 
 
 def test_the_dashboard_opens_on_the_study(fresh, kill):
