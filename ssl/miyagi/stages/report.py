@@ -69,7 +69,11 @@ def run(
         return _read(paths, path, f"{stages[protocol]}@{name}-{seed}-{protocol}", load_file)
 
     rows = against_floor(rows, predictions, {name: described[name]["encoder"] for name in names})
-    tables = groups(rows, methods)
+    # As params.yaml lists the protocols, on the data that was trained on first.
+    listed = list(dict.fromkeys(protocol for *_, protocol in _places(params)))
+    tables = sorted(
+        groups(rows, methods), key=lambda table: (table.dataset != params.dataset, listed.index(table.protocol))
+    )
     winner = best(tables, params.dataset)
     data = [
         _data(paths, name, "annotate" if name in params.dense.datasets else "prepare")
