@@ -2,13 +2,12 @@
 
 import argparse
 import importlib.util
-import re
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import data_path, growth, pretraining, report, stages, time_to_accuracy
+from benchmarks.commandline import command, ending, named
 from benchmarks.process import Call, fresh
 from benchmarks.results import Results
 from benchmarks.session import Session
@@ -32,11 +31,10 @@ def main(arguments: Sequence[str] | None = None, call: Call = fresh) -> None:
         call: how a measurement is called.
     """
     args = parser().parse_args(arguments)
-    try:
-        given = list(sys.argv[1:] if arguments is None else arguments)
-        name = "Fashion-MNIST" if args.images is None else args.images.resolve().name
-        folder = args.folder / re.sub(r"[^a-z0-9]+", "_", name.lower())
-        results = Results(folder, command(given))
+    with ending("benchmarks"):
+        name, folder = named(args.images)
+        folder = args.folder / folder
+        results = Results(folder, command("benchmarks", sys.argv[1:] if arguments is None else arguments))
         parts = args.parts or list(PARTS)
         for part in parts:
             if part not in (*PARTS, "report"):
@@ -50,12 +48,6 @@ def main(arguments: Sequence[str] | None = None, call: Call = fresh) -> None:
                 if part != "report":
                     PARTS[part](session)
         print(report.write(results, name, args.out))
-    except UserError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("benchmarks: interrupted; the same command goes on where it was", file=sys.stderr)
-        sys.exit(130)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,12 +64,6 @@ def parser() -> argparse.ArgumentParser:
         "--folder", type=Path, default=ROOT / ".miyagi" / "bench", help="where data and results are kept"
     )
     return found
-
-
-def command(given: Sequence[str]) -> str:
-    """The command line as the page shows it: of a path only the last name, which says enough and names no machine."""
-    shown = [Path(word).name if "/" in word else word for word in given]
-    return shlex.join(["python", "-m", "benchmarks", *shown])
 
 
 if __name__ == "__main__":

@@ -155,8 +155,8 @@ def _folder(folder: Path) -> Source:
     from PIL import Image
 
     from miyagi.data.betons import square
+    from miyagi.data.pictures import SUFFIXES
     from miyagi.data.source import to_rgb
-    from miyagi.data.sources.imagefolder import SUFFIXES
 
     classes = sorted((path.name for path in _entries(folder / "train") if path.is_dir()), key=os.fsencode)
     if len(classes) < 2:

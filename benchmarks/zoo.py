@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from safetensors.numpy import load_file
 
-from benchmarks.__main__ import command
+from benchmarks.commandline import command, ending, named
 from benchmarks.process import Call, fresh
 from benchmarks.results import Record, Results
 from benchmarks.settings import ROOT
@@ -43,20 +43,19 @@ def main(arguments: Sequence[str] | None = None, call: Call = fresh) -> None:
         call: how an experiment is called.
     """
     args = parser().parse_args(arguments)
-    try:
-        given = list(sys.argv[1:] if arguments is None else arguments)
-        name = "Fashion-MNIST" if args.images is None else args.images.resolve().name
-        root = args.folder / re.sub(r"[^a-z0-9]+", "_", name.lower())
+    with ending("zoo"):
+        name, folder = named(args.images)
+        root = args.folder / folder
         params, seeds = project(root, args.params, args.images)
         if strange := [experiment for experiment in args.experiments if experiment not in params.experiments]:
             raise UserError(f"{args.params.name}: there is no experiment '{strange[0]}'; "
                             f"{did_you_mean(strange[0], params.experiments)}")  # fmt: skip
-        results = Results(root / "results", command(given).replace("benchmarks", "benchmarks.zoo", 1))
+        results = Results(root / "results", command("benchmarks.zoo", sys.argv[1:] if arguments is None else arguments))
         described = params.model_dump(mode="json", exclude={"experiments", "seeds", "tracking"})
         color = _once(results, "data", described | {"data": name}, f"{__name__}:prepare", call, root=str(root))["color"]
         for experiment in args.experiments or list(params.experiments):
             resolved = params.experiment(experiment)
-            if _needs_color(resolved.method) and not color:
+            if METHODS.settings(resolved.method).needs_color and not color:
                 print(f"zoo: {experiment} learns from colours, {name} has none; give it others by --images FOLDER")
                 continue
             settings = described | {"experiment": resolved.model_dump(mode="json")}
@@ -69,12 +68,6 @@ def main(arguments: Sequence[str] | None = None, call: Call = fresh) -> None:
         before, _, rest = kept.partition(start)
         write_text(args.out, before + start + text + end + rest.partition(end)[2])
         print(text)
-    except UserError as error:
-        print(f"zoo: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("zoo: interrupted; the same command goes on where it was", file=sys.stderr)
-        sys.exit(130)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -224,10 +217,6 @@ def _span(span: Span | None, sign: str = "") -> str:
         return "-"
     value, low, high = (format(x, f"{sign}.2f") for x in span)
     return f"{value} [{low}, {high}]"
-
-
-def _needs_color(method: str) -> bool:
-    return bool(METHODS.settings(method).needs_color)
 
 
 def _once(results: Results, part: str, settings: Any, target: str, call: Call, **arguments: Any) -> Record:

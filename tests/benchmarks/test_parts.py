@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from benchmarks import machine
-from benchmarks.__main__ import command, main
+from benchmarks.__main__ import main
+from benchmarks.commandline import command
 from benchmarks.process import here
 from benchmarks.report import page
 from benchmarks.results import Results
@@ -228,5 +229,6 @@ def test_a_part_that_is_none(tmp_path, capsys):
 
 def test_the_command_on_the_page_names_no_path():
     assert (
-        command(["data_path", "--images", "/home/someone/cifar10"]) == "python -m benchmarks data_path --images cifar10"
+        command("benchmarks", ["data_path", "--images", "/home/someone/cifar10"])
+        == "python -m benchmarks data_path --images cifar10"
     )
