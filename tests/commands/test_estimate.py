@@ -18,6 +18,7 @@ def test_how_a_time_goes_on():
 def test_lines_add_up():
     stages = [Stage("prepare", Cost(30.0, 5e6)), Stage("probe", Cost(45.0, 1e3)), Stage("probe", Cost(45.0, 1e3))]
     header, prepare, probe, total, note = estimate.told(stages)
+    assert "annotate and dense" in estimate.told(stages, dense=True)[4]
     assert prepare.split() == ["prepare", "1", "30", "s", "5", "MB"]
     assert probe.split() == ["probe", "2", "1.5", "min", "2", "kB"]
     assert total.split() == ["total", "3", "2.0", "min", "5", "MB"]

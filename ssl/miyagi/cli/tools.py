@@ -53,7 +53,8 @@ def _estimate(args: argparse.Namespace, paths: Paths) -> None:
     from miyagi.commands import estimate
     from miyagi.params import read
 
-    print("\n".join(estimate.told(estimate.run(read(paths.params), paths))))
+    params = read(paths.params)
+    print("\n".join(estimate.told(estimate.run(params, paths), bool(params.dense.protocols))))
 
 
 def _export(args: argparse.Namespace, paths: Paths) -> None:

@@ -16,9 +16,10 @@ from miyagi.paths import Paths
 from miyagi.progress import progress
 
 DVC = 1.0
-"""Seconds a stage that DVC itself takes: its lock, hashes of dependencies and outs, `dvc.lock`. Measured."""
+"""Seconds a stage that DVC itself takes: its lock, hashes of dependencies and outs, `dvc.lock`. Read off the
+timeline of one default run on two cores."""
 REPORT = 0.8
-"""Seconds of the report an experiment, beside its start: reading its features and drawing. Measured."""
+"""Seconds of the report an experiment, beside its start: reading its features and drawing. Read off the same run."""
 LIGHT = ("sweep", "probe", "report")
 """The stages that import no torch."""
 KINDS = ("prepare", "sweep", "pretrain", "embed", "probe", "finetune", "report")
@@ -37,7 +38,8 @@ def run(params: Params, paths: Paths) -> list[Stage]:
 
     Images come from the betons where they exist, else from the source. Nothing in the project is touched: what is
     measured is written to a temporary folder. Seeds cost alike, and so do experiments for a protocol on frozen
-    features. Every trial of a sweep counts as one with the defaults: what pruning saves is known afterwards.
+    features. Every trial of a sweep counts as one with the defaults: what pruning saves is known afterwards. The stages
+    `annotate` and `dense` are not in it.
 
     Raises:
         UserError: a data set has no images, or a stage cannot do what params.yaml asks.
@@ -66,14 +68,21 @@ def run(params: Params, paths: Paths) -> list[Stage]:
         return [*found, Stage("report", Cost(start["report"] + REPORT * len(names) * seeds))]
 
 
-def told(stages: Sequence[Stage]) -> list[str]:
-    """A line a kind of stage, and the total."""
+def told(stages: Sequence[Stage], dense: bool = False) -> list[str]:
+    """A line a kind of stage, and the total.
+
+    Args:
+        stages: what `run` found.
+        dense: whether params.yaml asks for dense stages, which are then said to be missing.
+    """
     lines = [f"{'stage':10} {'how many':>8} {'time':>10} {'disk':>10}"]
     for kind in KINDS:
         own = [stage.cost for stage in stages if stage.kind == kind]
         if own:
             lines.append(_line(kind, own))
     lines.append(_line("total", [stage.cost for stage in stages]))
+    if dense:
+        lines.append("not in it: the stages annotate and dense (`dense:` in params.yaml)")
     return [*lines, "on this machine as busy as it is now, one stage at a time, with nothing cached; DVC's cache takes "
             "the disk a second time where the file system cannot share blocks"]  # fmt: skip
 
