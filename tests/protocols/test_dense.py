@@ -10,7 +10,7 @@ from miyagi.data.scene import Scene
 from miyagi.errors import UserError
 from miyagi.protocols import dense
 from miyagi.protocols.base import DoesNotApply
-from miyagi.protocols.dense import Pictures, Training, outcome, stacked
+from miyagi.protocols.dense import Pictures, Training, batch, outcome
 from miyagi.protocols.segmentation import Segmentation, Settings
 from miyagi.settings import Descent, Grid
 
@@ -73,7 +73,7 @@ def test_pictures_of_one_size_go_together(pictures):
 
 def test_pictures_of_several_sizes_are_filled_up(pictures):
     found, _ = pictures
-    x = stacked([found.mask(0), found.mask(2)], 255)
+    x = batch(found.mask, [0, 2], [False, False], 255)
     assert x.shape == (2, 5, 6)
     assert torch.equal(x[0, :4], found.mask(0)) and (x[0, 4] == 255).all()
     assert torch.equal(x[1, :, :3], found.mask(2)) and (x[1, :, 3:] == 255).all()

@@ -134,8 +134,15 @@ def require(task: Task, kind: str) -> list[str]:
     return kinds[kind]
 
 
-def stacked(parts: list[Tensor], fill: float) -> Tensor:
-    """Tensors of ... x H x W as one, filled up at the right and at the bottom where they differ in size."""
+def batch(read: Callable[[int, bool], Tensor], rows: list[int], flips: list[bool], fill: float) -> Tensor:
+    """What `read` gives (... x H x W) as one tensor, filled up at the right and at the bottom where sizes differ.
+
+    Args:
+        read: `Pictures.image`, `mask` or `normals`.
+        rows, flips: positions, and which of them are mirrored.
+        fill: the value of what is added.
+    """
+    parts = [read(row, flip) for row, flip in zip(rows, flips, strict=True)]
     height, width = (max(part.shape[axis] for part in parts) for axis in (-2, -1))
 
     def padded(part: Tensor) -> Tensor:

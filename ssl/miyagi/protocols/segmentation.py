@@ -24,7 +24,7 @@ from miyagi.metrics.segmentation import confusion, mean_iou, pixel_accuracy
 from miyagi.nn.encoders.base import Encoder
 from miyagi.nn.fcn import FCN
 from miyagi.protocols.base import Outcome
-from miyagi.protocols.dense import Pictures, Training, outcome, pictures, predicted, require, stacked
+from miyagi.protocols.dense import Pictures, Training, batch, outcome, pictures, predicted, require
 from miyagi.protocols.task import Task
 from miyagi.settings import DenseSettings
 
@@ -52,8 +52,8 @@ class Segmentation:
 
     def loss(self, model: nn.Module, train: Pictures, rows: list[int], flips: list[bool]) -> Tensor:
         device = next(model.parameters()).device
-        images = stacked([train.image(row, flip) for row, flip in zip(rows, flips, strict=True)], 0.0).to(device)
-        masks = stacked([train.mask(row, flip) for row, flip in zip(rows, flips, strict=True)], IGNORED).to(device)
+        images = batch(train.image, rows, flips, 0.0).to(device)
+        masks = batch(train.mask, rows, flips, IGNORED).to(device)
         # Pixel by pixel: the loss of whole maps has no deterministic kernel on a GPU.
         y = model(images).permute(0, 2, 3, 1).reshape(-1, self.classes)
         total = F.cross_entropy(y, masks.reshape(-1), ignore_index=IGNORED, reduction="sum")

@@ -21,7 +21,7 @@ from miyagi.metrics.bootstrap import Floats
 from miyagi.nn.encoders.base import Encoder
 from miyagi.nn.fcn import FCN
 from miyagi.protocols.base import Outcome
-from miyagi.protocols.dense import Pictures, Training, Tuned, outcome, pictures, predicted, require, stacked
+from miyagi.protocols.dense import Pictures, Training, Tuned, batch, outcome, pictures, predicted, require
 from miyagi.protocols.task import Task
 from miyagi.settings import DenseSettings
 
@@ -50,8 +50,8 @@ class Regression:
 
     def loss(self, model: nn.Module, train: Pictures, rows: list[int], flips: list[bool]) -> Tensor:
         device = next(model.parameters()).device
-        images = stacked([train.image(row, flip) for row, flip in zip(rows, flips, strict=True)], 0.0).to(device)
-        truth = stacked([train.normals(row, flip) for row, flip in zip(rows, flips, strict=True)], 0.0).to(device)
+        images = batch(train.image, rows, flips, 0.0).to(device)
+        truth = batch(train.normals, rows, flips, 0.0).to(device)
         known = (truth != 0).any(1)
         cosine = (F.normalize(model(images), dim=1) * truth).sum(1)
         return ((1 - cosine) * known).sum() / known.sum().clamp(min=1)

@@ -68,8 +68,20 @@ class Task:
     def precision(self) -> str:
         return self.experiment.runtime.precision
 
+    @property
+    def annotated(self) -> bool:
+        """Whether the data set has boxes, masks or normals in place of labels."""
+        return "kinds" in self.manifest
+
+    @property
+    def key(self) -> str:
+        """Where the data set stands in params.yaml."""
+        return f"{'dense.' * self.annotated}datasets.{self.dataset}"
+
     def check(self) -> None:
-        """Raise DoesNotApply where no classifier could be right on this data set."""
+        """Raise DoesNotApply where images have labels and no classifier could be right on them."""
+        if self.annotated:
+            return
         if self.manifest.get("several_labels"):
             raise DoesNotApply("an image has several labels")
         check_classes(self)
@@ -132,6 +144,6 @@ class Task:
 
     def _build(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Encoder:
         encoder = encoders.build(self.experiment.encoder, mean, std)
-        place = "dense.datasets.{}.shorter_side" if "kinds" in self.manifest else "datasets.{}.size"
-        encoders.check_size(encoder, self.experiment.encoder["name"], self.size, place.format(self.dataset))
+        place = f"{self.key}.{'shorter_side' if self.annotated else 'size'}"
+        encoders.check_size(encoder, self.experiment.encoder["name"], self.size, place)
         return encoder.eval()

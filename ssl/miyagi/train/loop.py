@@ -88,13 +88,10 @@ class Trainer:
 
     def batches(self, epoch: int, loader: Loader | None = None) -> Iterator[Batch]:
         """The augmented batches of one epoch, of the training's loader or of another one."""
-        key = Key(self.seed, epoch)
-        cuts = [Cut(size, partial(crop_boxes, recipe, key=key, view=name)) for name, recipe, size in self._views()]
+        key, views = Key(self.seed, epoch), wanted(self.method, self.recipes, self.size)
+        cuts = [Cut(size, partial(crop_boxes, recipe, key=key, view=name)) for name, recipe, size in views]
         for raw in (loader or self.loader)(epoch, cuts):
-            yield augmented(raw.to(self.device), key, self._views())
-
-    def _views(self) -> list[Wanted]:
-        return wanted(self.method, self.recipes, self.size)
+            yield augmented(raw.to(self.device), key, views)
 
     def fit(
         self,
