@@ -101,9 +101,6 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int, slots: int) -> int
                 _leave()
             raise KeyboardInterrupt
 
-        signal.signal(signal.SIGINT, ended)
-        signal.signal(signal.SIGTERM, ended)
-
         def attempt(planned: graph.Stage) -> None:
             bring = partial(stage.run, children, root, planned.name, force=force, timeout=planned.meta.timeout)
             if planned.meta.pool == "cpu":
@@ -115,6 +112,8 @@ def run(root: Path, plan: graph.Plan, force: bool, jobs: int, slots: int) -> int
 
         @flow(name="pipeline", persist_result=False, task_runner=schedule.threads(jobs))
         def pipeline() -> None:
+            signal.signal(signal.SIGINT, ended)
+            signal.signal(signal.SIGTERM, ended)  # in place of Prefect's, which a flow begins with
             try:
                 schedule.run(plan, attempt, jobs=jobs, slots=slots)
             except BaseException:

@@ -61,8 +61,9 @@ def processes(project):
     return found
 
 
-def test_ended_it_leaves_no_process_and_goes_on_later(tmp_path, kill):
-    """Ctrl-C, which a terminal sends to the server as well."""
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ended_it_leaves_no_process_and_goes_on_later(tmp_path, kill, how):
+    """Ctrl-C and `kill` of the group, which reach the server as well."""
     project = checkout(tmp_path / "miyagi")
 
     def long(params):
@@ -76,7 +77,7 @@ def test_ended_it_leaves_no_process_and_goes_on_later(tmp_path, kill):
     while not list((project.root / ".miyagi/train").glob("*/state.pt")):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, how)
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 130, said
     assert said.splitlines()[-1] == "flows: ended, and every stage with it; what they reached is kept"
