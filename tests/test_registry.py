@@ -19,7 +19,7 @@ def test_every_entry_has_its_file(family):
 @pytest.mark.parametrize("family", [METHODS, PROTOCOLS, SOURCES])
 def test_every_file_has_its_entry(family):
     folder = family.file("x").parent
-    shared = {"__init__", "base", "rows", "task", "classifier", "linear_fits", "dense", "descent"}
+    shared = {"__init__", "base", "rows", "task", "classifier", "linear_fits", "dense", "descent", "evaluation"}
     files = {file.stem for file in folder.glob("*.py")} - shared
     assert files == set(family.entries)
 
