@@ -6,7 +6,7 @@ PACKAGES = g++ python3-dev python3-venv pkg-config libopencv-dev libturbojpeg0-d
 TEST_PACKAGES = chromium postgresql
 RUN = PATH="$(abspath $(VENV))/bin:$$PATH"
 # Tests of several processes have more threads than cores: a thread that waits must not spin.
-# Units share the cores, a file a worker; what runs the real tools, and looks at the clock, has the machine to itself.
+# Tests share the cores, a file a worker; what looks at the clock has the machine to itself.
 WORKERS = -n auto --dist loadfile
 PYTEST = $(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest
 
@@ -64,4 +64,5 @@ test: setup ## every unit, and one real path through each tool
 
 test-all: test ## the rest as well: the demo on the real data, every command of the README
 	$(PYTEST) $(WORKERS) -m "slow and not gpu and not integration"
-	$(PYTEST) -m "slow and not gpu and integration"
+	$(PYTEST) -m "slow and not gpu and integration and alone"
+	$(PYTEST) $(WORKERS) -m "slow and not gpu and integration and not alone"

@@ -183,7 +183,9 @@ def _on_cluster(root: Path, targets: Sequence[str]) -> None:
     from flows import cluster
 
     cluster.submit(wanted, targets)
-    done = subprocess.run([*stage.DVC, "repro", "--pull", *targets], cwd=root, env=stage.environment(root), check=False)
+    done = subprocess.run(
+        [*stage.DVC, "--wait-for-lock", "repro", "--pull", *targets], cwd=root, env=stage.environment(root), check=False
+    )
     if done.returncode:
         raise UserError("the workers are done, but `dvc repro --pull` failed here, see above")
 

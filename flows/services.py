@@ -62,6 +62,7 @@ class Rehearsal:
     data: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     storage: str = ""
+    _starts: dict[str, Callable[[], None]] = field(default_factory=dict)
 
     def up(self) -> dict[str, str]:
         """Start everything; the variables that a shell needs to use it.
@@ -97,6 +98,18 @@ class Rehearsal:
             shutil.rmtree(path, ignore_errors=True)
         (self.folder / "state.json").unlink(missing_ok=True)
 
+    def stop(self, name: str) -> None:
+        """End one process of it, to see what the others do without; `again` starts it where it was."""
+        process = next(process for process in self.processes if process.name == name)
+        found = process.find()
+        if found is not None:
+            end(found)
+        self.processes.remove(process)
+
+    def again(self, name: str) -> None:
+        """Start what `stop` ended."""
+        self._starts[name]()
+
     def worker(self, pool: str, name: str) -> Callable[[], None]:
         """Start a worker of `pool` with a cache, clones and a Prefect home of its own; a function that waits for it."""
         place, port = self.folder / name, free_port()
@@ -115,12 +128,10 @@ class Rehearsal:
         postgres = Postgres(logs / "postgres.log")
         self.data = str(postgres.data)
         try:
-            postgres.start()
+            self._database(postgres)
         except BaseException:
             postgres.delete()
             raise
-        assert postgres.process is not None
-        self._remember("postgres", postgres.process.pid)
         prefect, mlflow = (f"http://127.0.0.1:{port}" for port in (free_port(), free_port()))
         self.environment = {
             "PREFECT_API_URL": f"{prefect}/api",
@@ -141,6 +152,12 @@ class Rehearsal:
         self._wait("prefect", lambda: answers(f"{prefect}/api/health"))
         self._wait("mlflow", lambda: answers(f"{mlflow}/health"))
 
+    def _database(self, postgres: Postgres) -> None:
+        self._starts["postgres"] = lambda: self._database(postgres)
+        postgres.start()
+        assert postgres.process is not None
+        self._remember("postgres", postgres.process.pid)
+
     def _deploy(self) -> None:
         """The deployments of prefect.yaml."""
         log = self.folder / "logs" / "deploy.log"
@@ -158,20 +175,20 @@ class Rehearsal:
         variables["PYTHONPATH"] = f"{self.root}{os.pathsep}{variables['PYTHONPATH']}"
         return variables
 
-    def _start(self, name: str, command: Sequence[str], environment: dict[str, str] | None = None) -> psutil.Process:
+    def _start(self, name: str, command: Sequence[str], environment: dict[str, str] | None = None) -> None:
+        self._starts[name] = lambda: self._start(name, command, environment)
         with (self.folder / "logs" / f"{name}.log").open("ab") as said:
             started = subprocess.Popen(
                 command, cwd=self.folder, env=self._environment() | (environment or {}),
                 stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
-        return self._remember(name, started.pid)
+        self._remember(name, started.pid)
 
-    def _remember(self, name: str, pid: int) -> psutil.Process:
+    def _remember(self, name: str, pid: int) -> None:
         found = psutil.Process(pid)
         self.processes.append(Process(name, pid, found.create_time()))
         state = {"processes": [asdict(process) for process in self.processes], "data": self.data}
         (self.folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        return found
 
     def _wait(self, name: str, healthy: Callable[[], bool], seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds

@@ -16,6 +16,7 @@ from flows.child import Children
 from miyagi.errors import UserError
 
 DVC = (sys.executable, "-m", "dvc")
+CLI = (sys.executable, "-P", "-m", "miyagi.cli")
 
 
 class StageFailed(Exception):
@@ -45,8 +46,16 @@ def run(
 
 
 def run_alone(children: Children, root: Path, name: str, *, timeout: float | None = None) -> None:
-    """Bring one stage up to date in a clone of its own, from the DVC remote and back to it. See `run`."""
-    commands = [[*DVC, "repro", "--pull", name], [*DVC, "push", "--run-cache"]]
+    """Bring one stage up to date in a clone of its own, from the DVC remote and back to it. See `run`.
+
+    What an earlier run on this node could not send to MLflow is sent first; no report here would ever do it.
+    """
+    waiting = any((root / ".miyagi" / "tracking").glob("*.jsonl"))
+    commands = [
+        *([[*CLI, "track", "sync"]] if waiting else []),
+        [*DVC, "repro", "--pull", name],
+        [*DVC, "push", "--run-cache"],
+    ]
     _attempt(children, commands, root, name, timeout, {"ONLY_STAGE": name})
 
 
@@ -57,7 +66,7 @@ def work_on_sweep(children: Children, root: Path, experiment: str, needs: Sequen
     """
     name = f"sweep@{experiment}"
     pulled = [[*DVC, "repro", "--pull", *needs]] if needs else []
-    trials = [sys.executable, "-P", "-m", "miyagi.cli", "sweep-worker", experiment]
+    trials = [*CLI, "sweep-worker", experiment]
     _attempt(children, [*pulled, trials], root, f"{name}-worker", None, {"ONLY_STAGE": name})
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.project import BIN, ROOT, checkout, commands
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")
