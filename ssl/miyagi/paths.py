@@ -50,6 +50,11 @@ class Paths:
         """Journals of sweeps and what their trials are doing: resuming lies outside DVC."""
         return self.scratch / "studies"
 
+    @property
+    def verdicts(self) -> Path:
+        """What `miyagi study verdict --all` found, for the report; in git, beside the studies."""
+        return self.root / "studies" / "verdicts.json"
+
     def run(self, experiment: str, seed: int) -> Path:
         return self.root / "runs" / experiment / str(seed)
 

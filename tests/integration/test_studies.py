@@ -59,15 +59,16 @@ def test_its_verdict(studied):
         said[0],
     )
     assert [line.split(":")[0].strip() for line in said[2:5]] == ["with_l2", "without_l2", "l2_over_none"]
-    assert studied.run("miyagi", "study", "verdict", "--all").stdout == "written: docs/findings.md\n"
+    written = studied.run("miyagi", "study", "verdict", "--all").stdout
+    assert written == "written: docs/findings.md, studies/verdicts.json\n"
     assert f"| *{re.search(r': ([a-z ]+) ', said[0])[1]}* |" in (studied.root / "docs/findings.md").read_text()
-    studied.run("git", "checkout", "-q", "docs")
+    studied.run("git", "checkout", "-q", "docs", "studies")
 
 
 @pytest.mark.parametrize("command", commands("docs/findings.md"))
 def test_a_command_of_the_page(studied, command):
     assert studied.run("sh", "-c", command).stdout.strip()
-    studied.run("git", "checkout", "-q", "docs")
+    studied.run("git", "checkout", "-q", "docs", "studies")
 
 
 def test_a_second_run_does_nothing(studied):

@@ -15,13 +15,14 @@ import yaml
 from safetensors.numpy import save_file
 
 from miyagi.errors import UserError
-from miyagi.files import digest
+from miyagi.files import digest, write_json
 from miyagi.paths import Paths
 from miyagi.registry import PROTOCOLS
 from miyagi.stages import report
 from miyagi.sweep.table import text as trials_csv
 from miyagi.tracking import durations
 from tests.report.browser import Browser
+from tests.report.test_studies import STUDY, WAITING
 
 MARKUP = "<script>alert(1)</script>"
 CLASSES = [MARKUP, "Ünï côde & <b>bold</b>", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -300,6 +301,23 @@ def test_bad_input_names_file_and_stage(world: World, broken: str, content: byte
     assert not world.paths.reports.exists()
 
 
+@pytest.mark.parametrize("content", [b"\xff\x00 nonsense", b"[1, 2]\n3\n", b"<<<<<<< HEAD\n[]\n"])
+def test_damaged_verdicts_are_named_with_the_way_out(world: World, content: bytes) -> None:
+    write_json(world.paths.verdicts, [])
+    world.paths.verdicts.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        world.run()
+    message = str(caught.value)
+    assert message.startswith("studies/verdicts.json cannot be read (")
+    assert message.endswith("delete it and run: git checkout studies/verdicts.json")
+    assert "\n" not in message
+
+
+def test_a_project_without_verdicts_has_its_report(world: World) -> None:
+    world.run()
+    assert 'id="studies"' not in world.html
+
+
 def test_a_row_without_its_stamp_is_refused(world: World) -> None:
     path = world.paths.rows("rotation", 0, "linear")
     found = json.loads(path.read_text())
@@ -332,6 +350,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray,
     made.write()
     (made.paths.root / "dvc.lock").write_text(yaml.safe_dump({"stages": LOCK}))
     durations.keep(made.paths, "pretrain", "script-0", 12.3)
+    write_json(made.paths.verdicts, [STUDY | {"claim": f"Sharp {MARKUP}"}, WAITING])
     made.run()
     return made
 
@@ -436,6 +455,26 @@ def test_the_map_shows_an_images_picture_and_class(page: Browser) -> None:
     faded = page.run("document.querySelectorAll('.map .faded').length")
     own = page.run("document.querySelectorAll('.map circle[data-label=\"3\"]').length")
     assert own > 0 and faded + own == page.run("document.querySelectorAll('.map circle').length")
+
+
+@pytest.mark.integration
+def test_shows_the_studies_on_a_phone_and_in_print(page: Browser) -> None:
+    section = "document.querySelector('section[aria-labelledby=studies]')"
+    told = page.run(f"{section}.innerText")
+    for words in ("2. temperature: confirmed", f"Sharp {MARKUP}", "+5.00 [+2.50, +7.50]", "Not run: later."):
+        assert words in told, words
+    panels = f"[...{section}.querySelectorAll('figure')].filter(f => f.checkVisibility() && f.clientWidth > 100).length"
+    assert page.run(panels) == 2
+    assert page.run(f"{section}.querySelectorAll('.interval').length") == 5
+    assert page.run(f"getComputedStyle({section}.querySelector('.interval')).stroke") != "none"
+    assert page.run(f"{section}.querySelectorAll('thead th[scope=col]').length") == 5
+    assert page.run(f"{section}.querySelectorAll('tbody th[scope=row]').length") == 3
+    page.emulate(390, "light")
+    assert page.run("document.documentElement.scrollWidth") <= 390
+    page.send("Emulation.setEmulatedMedia", media="print")
+    assert page.run(panels) == 2
+    page.send("Emulation.setEmulatedMedia", media="")
+    assert page.complaints == []
 
 
 @pytest.mark.integration

@@ -8,6 +8,7 @@ import yaml
 from miyagi import params
 from miyagi.errors import UserError
 from miyagi.paths import Paths
+from miyagi.report.studies import read
 from miyagi.studies import expand, settings
 
 ROOT = Path(__file__).parents[2]
@@ -157,6 +158,15 @@ def test_an_unknown_name_is_told_with_the_nearest():
 
 def test_every_finding_of_the_tutorial_has_a_study():
     assert [settings.read(name, Paths(ROOT)).finding for name in SHIPPED] == list(range(1, 13))
+
+
+def test_the_verdicts_are_on_the_studies_as_they_stand():
+    shipped = {name: settings.read(name, Paths(ROOT)) for name in SHIPPED}
+    about = ("finding", "claim", "source", "limits", "n")
+    found = read(Paths(ROOT).verdicts.read_text(encoding="utf-8"))
+    assert [(v.name, v.seeds, *(getattr(v, key) for key in about)) for v in found] == [
+        (name, len(s.params["seeds"]), *(getattr(s, key) for key in about)) for name, s in shipped.items()
+    ]
 
 
 @pytest.mark.parametrize("name", SHIPPED)

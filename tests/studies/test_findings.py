@@ -1,12 +1,16 @@
-"""What people read: lines, the table of docs/findings.md, the matrix of augmentations."""
+"""What people read: lines, the table of docs/findings.md, the report's file, the matrix of augmentations."""
+
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from miyagi.errors import UserError
+from miyagi.report.studies import read
 from miyagi.studies import findings, listing, picture, run
 from tests.studies.test_expand import study
+from tests.studies.test_verdict import GRID, NAMES
 
 N = 200
 
@@ -58,7 +62,7 @@ def test_the_table_and_the_text_around_it(written):
     file = written.paths.root / "docs" / "findings.md"
     file.write_text(f"# Mine\nbefore\n{findings.BEGIN}\nold\n{findings.END}\nafter\n")
     for _ in range(2):
-        assert findings.write(written.paths) == file
+        assert findings.write(written.paths) == [file, written.paths.verdicts]
         lines = file.read_text().splitlines()
         assert lines[:3] == ["# Mine", "before", findings.BEGIN]
         assert lines[-2:] == [findings.END, "after"]
@@ -68,6 +72,48 @@ def test_the_table_and_the_text_around_it(written):
     file.write_text("# no place")
     with pytest.raises(UserError, match=r"docs/findings.md lacks the two lines"):
         findings.write(written.paths)
+
+
+def test_the_file_for_the_report(written):
+    peak = {"form": "peak_between", "test": "t", "over": "tau", "low": 0.5, "high": 0.5, "minimum": 1.0}
+    written.add(comparisons={"it": peak}, limits="Colours.")
+    written.add("later", finding=2)
+    for seed in (0, 1):
+        written.measure("tau_0_5", seed, first(120))
+        written.measure("tau_0_1", seed, first(170))
+    findings.write(written.paths)
+    text = written.paths.verdicts.read_text()
+    first_one, later = json.loads(text)
+    assert list(first_one) == sorted(first_one)
+    assert text.endswith("]\n")
+    (part,) = first_one.pop("parts")
+    assert (part["name"], part["form"], part["said"]) == ("it", "peak_between", "tau_0_5 - tau_0_1, chosen on val")
+    assert (part["effect"], part["claimed"]) == (-25.0, "at least 1")
+    assert part["low"] < -25 < part["high"] < 0 < part["detectable"]
+    (curve,) = first_one.pop("curves")
+    assert (curve["name"], curve["setting"], curve["values"]) == ("it", "temperature", [0.1, 0.5])
+    assert [point[0] for point in curve["points"]] == [85.0, 60.0]
+    assert first_one.pop("p") < 1e-6
+    assert first_one == {
+        "name": "it", "finding": 1, "claim": "A beats B.", "source": "nobody", "limits": "Colours.", "verdict": "refuted",
+        "n": 200, "seeds": 2,
+    }  # fmt: skip
+    assert [later[key] for key in ("name", "verdict", "p", "parts", "curves")] == ["later", None, None, [], []]
+    assert read(text) == findings.verdicts(written.paths)
+    findings.write(written.paths)
+    assert written.paths.verdicts.read_text() == text
+
+
+def test_a_ranking_of_ties_has_no_effect(written):
+    kendall = {"form": "kendall", "test": "bootstrap", "a": NAMES, "b": NAMES, "at_least": 0.5}
+    written.add(params={**study().params, "experiments": {"tau": GRID}}, comparisons={"it": kendall})
+    for seed in (0, 1):
+        for name in NAMES:
+            written.measure(name, seed, first(100))
+    findings.write(written.paths)
+    (found,) = read(written.paths.verdicts.read_text())
+    assert (found.verdict, found.parts[0].span) == ("undecided at this scale", None)
+    assert "| none: all are tied |" in (written.paths.root / "docs" / "findings.md").read_text()
 
 
 OPS = {"op": {"method": "simclr", "pairs": {"crop": {}, "blur": {}, "flip": {}}}}

@@ -28,7 +28,7 @@ def register(add: Add) -> None:
     study = add("study", _study, "does a finding hold here? list, show, run NAME, verdict NAME (or --all)")
     study.add_argument("action", choices=("list", "show", "run", "verdict"))
     study.add_argument("name", nargs="?", help="of a file in studies/")
-    study.add_argument("--all", action="store_true", help="verdict: write the table of docs/findings.md")
+    study.add_argument("--all", action="store_true", help="verdict: for docs/findings.md and the report")
 
 
 def _doctor(args: argparse.Namespace, paths: Paths) -> None:
@@ -80,7 +80,7 @@ def _study(args: argparse.Namespace, paths: Paths) -> None:
     if args.action == "list":
         print("\n".join(listing.listed(paths)))
     elif args.action == "verdict" and args.all:
-        print(f"written: {findings.write(paths).relative_to(paths.root)}")
+        print(f"written: {', '.join(str(file.relative_to(paths.root)) for file in findings.write(paths))}")
     elif args.name is None:
         raise UserError(f"study {args.action}: name one, e.g. `miyagi study {args.action} temperature`")
     elif args.action == "run":

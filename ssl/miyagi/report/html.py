@@ -25,6 +25,7 @@ from miyagi.report.differences import PARTS, Pair
 from miyagi.report.embedding import COLUMNS, SIDE, Map, colour
 from miyagi.report.figures import Image, Query, picture
 from miyagi.report.robustness import Relative
+from miyagi.report.studies import Verdict
 from miyagi.report.sweeps import Sweep
 from miyagi.report.tables import FLOORS, Group
 from miyagi.report.trends import Trend
@@ -85,6 +86,7 @@ class Page:
     agreements: Sequence[Agreement] = ()
     relative: Sequence[Relative] = ()
     sweeps: Sequence[Sweep] = ()
+    studies: Sequence[Verdict] = ()
     settings: Mapping[str, str] = field(default_factory=dict)  # their digest -> a protocol's settings, as YAML
     trends: Sequence[Trend] = ()
     maps: Mapping[str, Map] = field(default_factory=dict)  # by experiment

@@ -1,16 +1,16 @@
-"""Small multiples: how a number goes with the layer, or with the number of labels; a panel an experiment.
+"""Small multiples: how a number goes with the layer, the number of labels or a setting; a panel an experiment.
 
 Each panel draws its own experiment in front of all others, on the same axes: only so can small panels be compared.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log10
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from miyagi.report.tables import HEADLINE, Group, Line, finals
+from miyagi.report.tables import HEADLINE, Group, Line, Span, finals
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 270, 170, 38, 46, 10
 LEAST = 3
@@ -26,16 +26,19 @@ class Trend:
         ticks: names of the places on that axis.
         places: where they are, in [0, 1].
         series: experiment -> its values, and None where there is none.
+        spans: experiment -> its values with the ends of their intervals, where intervals are drawn.
     """
 
     title: str
     ticks: Sequence[str]
     places: Sequence[float]
     series: Mapping[str, Sequence[float | None]]
+    spans: Mapping[str, Sequence[Span | None]] = field(default_factory=dict)
 
     def svg(self, experiment: str) -> Markup:
         """The panel of one experiment; without words of its own: `words` says the same."""
         known = [value for values in self.series.values() for value in values if value is not None]
+        known += [end for spans in self.spans.values() for span in spans if span for end in span]
         low, high = min(known), max(known)
         room = max(1.0, 0.06 * (high - low))
         low, high = low - room, high + room
@@ -52,6 +55,11 @@ class Trend:
             return f'<g class="{kind}"><polyline points="{" ".join(points)}"/>{dots}</g>'
 
         others = "".join(path(values, "other") for name, values in self.series.items() if name != experiment)
+        whiskers = "".join(
+            f'<polyline class="interval" points="{at(i, span[1])} {at(i, span[2])}"/>'
+            for i, span in enumerate(self.spans.get(experiment, ()))
+            if span
+        )
         marks = [(high - low) * share + low for share in (0.1, 0.5, 0.9)]
         rules = "".join(
             f'<line x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>'
@@ -65,13 +73,23 @@ class Trend:
         )
         return Markup(  # names are escaped above
             f'<svg class="trend" viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true"><g class="rule">{rules}</g>{below}'
-            f"{others}{path(self.series[experiment], 'own')}</svg>"
+            f"{others}{whiskers}{path(self.series[experiment], 'own')}</svg>"
         )
 
     def words(self, experiment: str) -> str:
         """A panel for whoever does not see it."""
-        values = zip(self.ticks, self.series[experiment], strict=True)
-        return ", ".join(f"{tick} {value:.2f} %" for tick, value in values if value is not None)
+        spans = self.spans.get(experiment, [None] * len(self.ticks))
+        return ", ".join(
+            f"{tick} {value:.2f} %" + (f" [{span[1]:.2f}, {span[2]:.2f}]" if span else "")
+            for tick, value, span in zip(self.ticks, self.series[experiment], spans, strict=True)
+            if value is not None
+        )
+
+
+def places(values: Sequence[float], log: bool = False) -> list[float]:
+    """Where ascending numbers stand between 0 and 1, on a linear or a logarithmic axis; one alone is in the middle."""
+    at = [log10(value) if log else value for value in values]
+    return [(x - at[0]) / (at[-1] - at[0]) for x in at] if len(at) > 1 else [0.5]
 
 
 def trends(tables: Sequence[Group]) -> list[Trend]:
@@ -84,8 +102,7 @@ def _layers(table: Group) -> Trend | None:
     if len(plain) < LEAST:
         return None
     names = sorted(plain, key=lambda name: (name == "head", name == "encoder", name != "stem", name))
-    places = [i / (len(names) - 1) for i in range(len(names))]
-    return _trend(table, "layer", names, places, [plain[name] for name in names])
+    return _trend(table, "layer", names, places(range(len(names))), [plain[name] for name in names])
 
 
 def _labels(table: Group) -> list[Trend]:
@@ -103,19 +120,16 @@ def _labels(table: Group) -> list[Trend]:
     for also, by_labels in found.items():
         if len(by_labels) > 1:
             numbers = sorted(by_labels)
-            span = log10(numbers[-1] / numbers[0])
-            places = [log10(number / numbers[0]) / span for number in numbers]
+            at, parts = places(numbers, log=True), [by_labels[number] for number in numbers]
             ticks = [f"{number:,}" for number in numbers]
-            made.append(
-                _trend(table, ", ".join(("labels", *also)), ticks, places, [by_labels[number] for number in numbers])
-            )
+            made.append(_trend(table, ", ".join(("labels", *also)), ticks, at, parts))
     return made
 
 
 def _trend(
-    table: Group, axis: str, ticks: Sequence[str], places: Sequence[float], parts: Sequence[Sequence[Line]]
+    table: Group, axis: str, ticks: Sequence[str], at: Sequence[float], parts: Sequence[Sequence[Line]]
 ) -> Trend:
     values = [{line.experiment: line.test[0] for line in finals(lines) if line.test} for lines in parts]
     experiments = dict.fromkeys(name for found in values for name in found)
     title = f"{table.protocol} on {table.dataset}: {table.metric} by {axis}"
-    return Trend(title, ticks, places, {name: [found.get(name) for found in values] for name in experiments})
+    return Trend(title, ticks, at, {name: [found.get(name) for found in values] for name in experiments})

@@ -18,7 +18,7 @@ from miyagi.errors import UserError
 from miyagi.files import digest, write_text
 from miyagi.params import Params
 from miyagi.paths import SPLITS, Paths
-from miyagi.report import asked, dag, figures, html, sweeps, trials
+from miyagi.report import asked, dag, figures, html, studies, sweeps, trials
 from miyagi.report.activation import activations
 from miyagi.report.agreement import agreements
 from miyagi.report.confusion import Confusion, confusion
@@ -107,6 +107,7 @@ def run(
         dag=_dag(paths),
         activations=_activations(paths, names, seeds[0], params.dataset, classes, images),
         sweeps=_sweeps(paths, names),
+        studies=_studies(paths),
     )
     write_text(paths.reports / "results.csv", to_csv(rows))
     write_text(paths.reports / "report.html", html.render(page))
@@ -172,16 +173,16 @@ def _told(table: Group, line: Line) -> str:
     )
 
 
-def _read(paths: Paths, path: Path, stage: str, reader: Callable[[Path], Read]) -> Read:
-    """What `reader` makes of `path`, or a UserError that names the file and the stage that writes it."""
+def _read(paths: Paths, path: Path, stage: str, reader: Callable[[Path], Read], command: str = "dvc repro") -> Read:
+    """What `reader` makes of `path`, or a UserError that names the file and how to get it back: `command` `stage`."""
     file = path.relative_to(paths.root)
     try:
         return reader(path)
     except FileNotFoundError:
-        raise UserError(f"{file} is missing; run: dvc repro {stage}") from None
+        raise UserError(f"{file} is missing; run: {command} {stage}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{file} cannot be read ({reason}); delete it and run: dvc repro {stage}") from None
+        raise UserError(f"{file} cannot be read ({reason}); delete it and run: {command} {stage}") from None
 
 
 def _all_rows(params: Params, paths: Paths) -> list[Row]:
@@ -265,6 +266,13 @@ def _sweeps(paths: Paths, names: Sequence[str]) -> list[sweeps.Sweep]:
     """What the page shows of each experiment that was tuned."""
     found = {name: _read(paths, paths.trials(name), f"sweep@{name}", lambda p: trials.read(_text(p))) for name in names}
     return [sweeps.sweep(name, tried, reproducible) for name, (tried, reproducible) in found.items() if tried]
+
+
+def _studies(paths: Paths) -> list[studies.Verdict]:
+    """The verdicts on studies; none where their file is missing, which DVC insists on, but nothing else here needs."""
+    if not paths.verdicts.is_file():
+        return []
+    return _read(paths, paths.verdicts, "studies/verdicts.json", lambda p: studies.read(_text(p)), "git checkout")
 
 
 def _neighbours(

@@ -1,12 +1,15 @@
-"""Verdicts for people: lines on the terminal, and the table of docs/findings.md."""
+"""Verdicts for people: lines on the terminal, the table of docs/findings.md, studies/verdicts.json for the report."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
+from math import isnan
 from pathlib import Path
+from typing import Any
 
 from miyagi.errors import UserError
-from miyagi.files import write_text
+from miyagi.files import write_json, write_text
 from miyagi.paths import Paths
+from miyagi.report.studies import Outcome, Verdict
 from miyagi.studies import picture, run, settings
 from miyagi.studies.measured import Measured, NotRun
 from miyagi.studies.settings import Study
@@ -42,6 +45,30 @@ def judged(paths: Paths) -> dict[str, Judged | None]:
     return found
 
 
+def verdicts(paths: Paths) -> list[Verdict]:
+    """Every study of the set, in its order: what the terminal, the table and the report say of it."""
+    every = judged(paths)
+    adjusted = corrected(every)
+    return [_verdict(name, settings.read(name, paths), found, adjusted[name]) for name, found in every.items()]
+
+
+def _verdict(name: str, study: Study, found: Judged | None, p: float) -> Verdict:
+    outcome: dict[str, Any] = {}
+    if found is not None:
+        parts = tuple(map(_outcome, found.parts))
+        outcome = {"verdict": found.verdict(p), "p": p, "parts": parts, "curves": tuple(found.curves)}
+    about = {key: getattr(study, key) for key in ("finding", "claim", "source", "limits", "n")}
+    return Verdict(name=name, seeds=len(study.params["seeds"]), **about, **outcome)
+
+
+def _outcome(part: Part) -> Outcome:
+    effect, low, high = (None if isnan(x) else x for x in part.span)
+    return Outcome(
+        name=part.name, form=part.form, said=part.said, effect=effect, low=low, high=high,
+        claimed=part.claimed, detectable=part.detectable,
+    )  # fmt: skip
+
+
 def told(name: str, paths: Paths) -> list[str]:
     """The verdict on one study in lines, and its picture drawn where it has one.
 
@@ -49,30 +76,32 @@ def told(name: str, paths: Paths) -> list[str]:
         NotRun: it has not run, or not to its end.
     """
     study = settings.read(name, paths)
-    every = judged(paths)
-    found = every[name] or judge(measured(name, study, paths), len(every))  # which says what is missing
-    adjusted = corrected(every)[name]
+    every = verdicts(paths)
+    (own,) = (verdict for verdict in every if verdict.name == name)
+    if own.verdict is None:
+        judge(measured(name, study, paths), len(every))  # which says what is missing
     lines = [
-        f"{name}: {found.verdict(adjusted)} (p {_p(adjusted)} after Holm over {len(every)} studies, "
-        f"n {found.n}, {_seeds(found.seeds)})",
-        f"claim: {study.claim} [{study.source}]",
-        *(f"  {part.name}: {part.said}: {_effect(part)}, claimed {part.claimed}, {_power(part)}"
-          for part in found.parts),
-    ]  # fmt: skip
-    if study.limits:
-        lines.append(f"not tested: {study.limits}")
+        f"{name}: {own.verdict} ({own.basis(len(every))})",
+        f"claim: {own.claim} [{own.source}]",
+        *(f"  {part.name}: {part.said}: {_effect(part)}, claimed {part.claimed}, {_power(part)}" for part in own.parts),
+    ]
+    if own.limits:
+        lines.append(f"not tested: {own.limits}")
     return lines + [f"picture: {file.relative_to(paths.root)}" for file in _draw(name, study, paths)]
 
 
-def write(paths: Paths) -> Path:
-    """Write the table of docs/findings.md, and the studies' pictures; the text around the table stays.
+def write(paths: Paths) -> list[Path]:
+    """Write the table of docs/findings.md (the text around it stays), studies/verdicts.json and the studies' pictures.
+
+    Returns:
+        The files, without the pictures.
 
     Raises:
-        UserError: nothing has run, or the file has no place for the table.
+        UserError: nothing has run, or docs/findings.md has no place for the table.
     """
     file = paths.root / "docs" / "findings.md"
-    every = judged(paths)
-    if not any(every.values()):
+    every = verdicts(paths)
+    if not any(verdict.verdict for verdict in every):
         raise UserError("no study has run; run: miyagi study run NAME")
     text = file.read_text(encoding="utf-8") if file.exists() else f"# Findings\n{BEGIN}\n{END}\n"
     before, begin, rest = text.partition(BEGIN)
@@ -81,29 +110,27 @@ def write(paths: Paths) -> Path:
         raise UserError(
             f"{file.relative_to(paths.root)} lacks the two lines between which the table stands:\n{BEGIN} {END}"
         )
-    write_text(file, f"{before}{BEGIN}\n{table(every, paths)}\n{END}{after}")
-    for name in every:
-        if every[name]:
-            _draw(name, settings.read(name, paths), paths)
-    return file
+    write_text(file, f"{before}{BEGIN}\n{table(every)}\n{END}{after}")
+    write_json(paths.verdicts, [verdict.model_dump(mode="json") for verdict in every])
+    for verdict in every:
+        if verdict.verdict:
+            _draw(verdict.name, settings.read(verdict.name, paths), paths)
+    return [file, paths.verdicts]
 
 
-def table(every: Mapping[str, Judged | None], paths: Paths) -> str:
+def table(every: Sequence[Verdict]) -> str:
     """The verdicts as a Markdown table, a line a comparison."""
-    adjusted = corrected(every)
     lines = [HEADER]
-    for name, found in every.items():
-        study = settings.read(name, paths)
-        claim = study.claim.replace("|", "\\|")
-        first = f"| {study.finding} | `{name}`: {claim}"
-        if found is None:
-            lines.append(f"{first} | not run | | | | | | {study.n} | {len(study.params['seeds'])} |")
-            continue
-        for index, part in enumerate(found.parts):
-            start = f"{first} | *{found.verdict(adjusted[name])}* | {_p(adjusted[name])}" if index == 0 else "| | | | "
+    for verdict in every:
+        claim = verdict.claim.replace("|", "\\|")
+        first = f"| {verdict.finding} | `{verdict.name}`: {claim}"
+        size = f"{verdict.n} | {verdict.seeds} |"
+        if verdict.verdict is None:
+            lines.append(f"{first} | not run | | | | | | {size}")
+        for index, part in enumerate(verdict.parts):
+            start = f"{first} | *{verdict.verdict}* | {verdict.p_told}" if index == 0 else "| | | | "
             power = "" if part.detectable is None else f"{part.detectable:.1f}"
-            lines.append(f"{start} | {part.name}: {part.said} | {_effect(part)} | {part.claimed} | {power} "
-                         f"| {found.n} | {found.seeds} |")  # fmt: skip
+            lines.append(f"{start} | {part.name}: {part.said} | {_effect(part)} | {part.claimed} | {power} | {size}")
     return "\n".join(lines)
 
 
@@ -115,20 +142,14 @@ def _draw(name: str, study: Study, paths: Paths) -> list[Path]:
     return [file]
 
 
-def _effect(part: Part) -> str:
+def _effect(part: Outcome) -> str:
+    if part.span is None:
+        return "none: all are tied"
     value, low, high = part.span
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def _power(part: Part) -> str:
+def _power(part: Outcome) -> str:
     if part.detectable is None:
         return "interval over experiments"
     return f"could have shown {part.detectable:.1f}"
-
-
-def _p(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
-
-
-def _seeds(seeds: int) -> str:
-    return "1 seed: says nothing about others" if seeds == 1 else f"{seeds} seeds"

@@ -22,6 +22,8 @@ import numpy as np
 from miyagi.metrics.crossed import crossed
 from miyagi.metrics.ranking import kendall_beyond, kendall_interval
 from miyagi.metrics.significance import holm
+from miyagi.report.studies import Curve
+from miyagi.studies.curves import curves
 from miyagi.studies.expand import experiments
 from miyagi.studies.measured import Measured, Scores
 from miyagi.studies.settings import BestOf, Comparison, Contrast, Kendall, PeakBetween, Same, Term, Trend
@@ -56,11 +58,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Judged:
-    """One study's outcome before the correction over the set."""
+    """One study's outcome before the correction over the set; `curves` shows more of it and decides nothing."""
 
     parts: Sequence[Part]
     n: int
     seeds: int
+    curves: Sequence[Curve] = ()
 
     @property
     def confirm(self) -> float:
@@ -97,7 +100,7 @@ def judge(measured: Measured, studies: int) -> Judged:
     """
     study = measured.study
     parts = [_part(name, comparison, measured, LEVEL / studies) for name, comparison in study.comparisons.items()]
-    return Judged(parts, study.n, len(measured.seeds))
+    return Judged(parts, study.n, len(measured.seeds), curves(measured))
 
 
 def _part(name: str, comparison: Comparison, measured: Measured, level: float) -> Part:
