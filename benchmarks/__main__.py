@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import data_path, growth, pretraining, report, stages, time_to_accuracy
+from benchmarks import data_path, growth, orchestration, pretraining, report, stages, time_to_accuracy
 from benchmarks.commandline import command, ending, named
 from benchmarks.process import Call, fresh
 from benchmarks.results import Results
@@ -20,6 +20,7 @@ PARTS = {
     "time_to_accuracy": time_to_accuracy.run,
     "stages": stages.run,
     "growth": growth.run,
+    "orchestration": orchestration.run,
 }
 
 

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks import data_path, growth, pretraining, stages, time_to_accuracy
+from benchmarks import data_path, growth, orchestration, pretraining, stages, time_to_accuracy
 from benchmarks.results import Results
 from benchmarks.tables import Section, Target, shown, table
 from miyagi.files import write_text
 
-PARTS = ("data_path", "pretraining", "time_to_accuracy", "stages", "growth")
+PARTS = ("data_path", "pretraining", "time_to_accuracy", "stages", "growth", "orchestration")
 
 
 def page(results: Results, name: str) -> str:
@@ -47,9 +47,8 @@ def section(part: str, results: Results) -> Section:
     if part == "pretraining":
         tried = results.load("lightly")
         return pretraining.section(records, settings, tried["records"] if tried else {})
-    if part == "time_to_accuracy":
-        return time_to_accuracy.section(records, settings)
-    return growth.section(records, settings) if part == "growth" else stages.section(records, settings)
+    sections = {module.PART: module.section for module in (time_to_accuracy, stages, growth, orchestration)}
+    return sections[part](records, settings)
 
 
 def write(results: Results, name: str, file: Path) -> str:
@@ -85,8 +84,10 @@ def _conditions(kept: dict[str, dict[str, Any]], name: str) -> str:
     ]
     text = table(["", ""], rows)
     for what in ("machine", "versions", "code"):
-        if any(part["conditions"][what] != first["conditions"][what] for part in kept.values()):
-            text += f"\n\n**Not one run:** the parts were measured with different {what}; run `make bench` again."
+        others = [part for part, found in kept.items() if found["conditions"][what] != first["conditions"][what]]
+        if others:
+            revisions = ", ".join(f"{part} (git {kept[part]['revision']})" for part in others)
+            text += f"\n\n**Not one run:** measured with different {what}: {revisions}; `make bench` measures it again."
     return text
 
 

@@ -76,6 +76,24 @@ class Growth(Frozen):
     epochs: Count
 
 
+class Tiny(Frozen):
+    """What of (g) shows the cost of a stage."""
+
+    experiments: list[Name] = Field(min_length=1)
+    targets: list[str]
+    repeats: Count
+
+
+class Orchestration(Frozen):
+    """Part (g)."""
+
+    rounds: Count
+    experiments: list[Name] = Field(min_length=1)
+    changes: dict[str, Any]
+    targets: list[str]
+    tiny: Tiny
+
+
 class Settings(Frozen):
     """The whole file."""
 
@@ -93,6 +111,7 @@ class Settings(Frozen):
     time_to_accuracy: TimeToAccuracy
     stages: Stages
     growth: Growth
+    orchestration: Orchestration
 
     def entry(self, recipe: str) -> dict[str, Any]:
         """What ours trains with where rates are measured, as an entry under `experiments:` of params.yaml."""

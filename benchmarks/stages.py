@@ -1,9 +1,7 @@
 """(e) The fixed cost of each stage on a tiny project, and of a `dvc repro` that has nothing to do."""
 
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,58 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmarks.process import environment
+from benchmarks.project import Project, shipped
 from benchmarks.ratios import spread
 from benchmarks.results import Record, Records, by_round
 from benchmarks.session import Session
-from benchmarks.settings import ROOT
 from benchmarks.tables import Section, shown
 
 PART = "stages"
-COPIED = ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore")
 NOOP = "dvc repro, nothing to do"
-
-
-class Project:
-    """The shipped DAG and code in a folder of its own, with params.yaml cut down to 256 images a data set."""
-
-    def __init__(self, root: Path, experiments: list[str]) -> None:
-        self.root = root
-        for name in COPIED:
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, root / name)
-        shutil.copytree(ROOT / "ssl", root / "ssl", ignore=shutil.ignore_patterns("__pycache__"))
-        params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-        (root / "params.yaml").write_text(yaml.safe_dump(cut(params, experiments)), encoding="utf-8")
-        # The copy's own code, compiled once; no tracking server and no folders of a make around this.
-        self.environment = {
-            name: value
-            for name, value in environment().items()
-            if name not in ("MLFLOW_TRACKING_URI", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-        } | {"PYTHONPATH": str(root / "ssl"), "GIT_CONFIG_GLOBAL": os.devnull}
-        self.run("git", "init", "-q")
-
-    def run(self, *command: str) -> tuple[float, str]:
-        """Seconds of a command, and what it said on both channels."""
-        start = time.perf_counter()
-        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
-        seconds = time.perf_counter() - start
-        if done.returncode:
-            raise RuntimeError(f"{shlex.join(command)}: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
-        return seconds, done.stdout + done.stderr
-
-    def stages(self) -> dict[str, dict[str, Any]]:
-        """What dvc.lock says of each stage that has run: cmd and outs among others."""
-        lock: dict[str, dict[str, Any]] = yaml.safe_load((self.root / "dvc.lock").read_text(encoding="utf-8"))
-        return lock["stages"]
-
-    def clear(self, stage: dict[str, Any]) -> None:
-        """Delete a stage's outs, as DVC does before it runs it."""
-        for out in stage["outs"]:
-            path = self.root / out["path"]
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def cut(params: dict[str, Any], experiments: list[str]) -> dict[str, Any]:
@@ -100,7 +54,7 @@ def project(experiments: list[str], targets: list[str], repeats: int) -> Record:
         imports: of its imports, by `python -X importtime`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        made = Project(Path(folder), experiments)
+        made = Project(Path(folder), cut(shipped(), experiments))
         first, _ = made.run("dvc", "repro", *targets)
         made.run("dvc", "repro", *targets)
         noop = [made.run("dvc", "repro", *targets)[0] for _ in range(repeats)]

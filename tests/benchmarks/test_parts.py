@@ -28,6 +28,10 @@ TINY = {
     },
     "stages": {"repeats": 1, "experiments": ["random", "simclr"], "targets": ["sweep@simclr"], "imports": ["json"]},
     "growth": {"images": [64, 128], "batches": [32, 64], "repeats": 1, "epochs": 1},
+    "orchestration": {
+        "rounds": 1, "experiments": ["random", "simclr"], "changes": {"runtime": {"threads": 1}},
+        "targets": ["sweep"], "tiny": {"experiments": ["simclr"], "targets": ["sweep"], "repeats": 1},
+    },
 }  # fmt: skip
 
 
@@ -71,6 +75,7 @@ def test_every_measurement_was_made(kept):
     systems = ("ours", "lightly", "torchvision")
     assert set(kept) == {
         "preparation", "data_path", "lightly", "pretraining", "time_to_accuracy", "stages", "growth",
+        "orchestration",
     }  # fmt: skip
     trials = {f"trial/{system}/workers {workers}" for system in systems[1:] for workers in (0, 1)}
     rounds = {f"{r}/{system}/{turn}" for r in ("simclr_small", "simclr") for system in systems for turn in (0, 1)}
@@ -79,6 +84,7 @@ def test_every_measurement_was_made(kept):
     assert set(kept["pretraining"]) == {f"{system}/{turn}" for system in systems for turn in (0, 1)}
     assert set(kept["time_to_accuracy"]) == {f"{side}/{seed}" for side in ("ours", "lightly") for seed in (0, 1)}
     assert set(kept["stages"]) == {"import json/0", "project"}
+    assert set(kept["orchestration"]) == {"dvc/0", "flow/0", "tiny/dvc/0", "tiny/flow/0"}
     assert set(kept["growth"]) == {
         "prepare/64/0", "prepare/128/0", "train/64/64/0", "train/128/64/0", "train/64/32/0", "lightly/64/64/0",
     }  # fmt: skip
@@ -159,6 +165,19 @@ def test_targets_are_computed_from_what_was_measured(kept, cells):
     assert float(measured.split()[0]) == pytest.approx(value, rel=0.006)
 
 
+def test_both_sides_of_an_orchestration_ran_the_same_stages(kept, cells):
+    found = kept["orchestration"]  # tiny: one experiment's sweep and, forced, the data before it
+    assert {key: record["stages"] for key, record in found.items()} == {
+        "dvc/0": 2, "flow/0": 2, "tiny/dvc/0": 2, "tiny/flow/0": 2,
+    }  # fmt: skip
+    assert found["dvc/0"]["server"] == 0 < found["flow/0"]["server"]
+    ((_, measured, n, _),) = cells["wall time, trainings side by side: make flow / dvc repro"]
+    assert float(measured.split()[0]) == pytest.approx(
+        found["flow/0"]["seconds"] / found["dvc/0"]["seconds"], rel=0.006
+    )
+    assert n == "1"
+
+
 def test_the_random_floor_is_in_the_table(kept, cells):
     for seed in ("0", "1"):
         theirs, ours = cells[seed]
@@ -197,7 +216,7 @@ def test_parts_of_different_runs_are_told(bench, tmp_path):
     (tmp_path / "growth.json").write_text(json.dumps(other))
     (tmp_path / "stages.json").unlink()
     text = page(Results(tmp_path, "x"), "Fashion-MNIST")
-    assert "**Not one run:** the parts were measured with different code" in text
+    assert "**Not one run:** measured with different code: growth (git " in text
     assert "Not measured yet: stages." in text
 
 
