@@ -9,8 +9,9 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,14 @@ def main(arguments: Sequence[str] | None = None, call: Call = fresh) -> None:
     with ending("zoo"):
         name, folder = named(args.images)
         root = args.folder / folder
-        params, seeds = project(root, args.params, args.images)
+        params, seeds, jobs = project(root, args.params, args.images)
         if strange := [experiment for experiment in args.experiments if experiment not in params.experiments]:
             raise UserError(f"{args.params.name}: there is no experiment '{strange[0]}'; "
                             f"{did_you_mean(strange[0], params.experiments)}")  # fmt: skip
         results = Results(root / "results", command("benchmarks.zoo", sys.argv[1:] if arguments is None else arguments))
         described = params.model_dump(mode="json", exclude={"experiments", "seeds", "tracking"})
         color = _once(results, "data", described | {"data": name}, f"{__name__}:prepare", call, root=str(root))["color"]
+        tasks = []
         for experiment in args.experiments or list(params.experiments):
             resolved = params.experiment(experiment)
             if METHODS.settings(resolved.method).needs_color and not color:
@@ -60,9 +62,10 @@ def main(arguments: Sequence[str] | None = None, call: Call = fresh) -> None:
                 continue
             settings = described | {"experiment": resolved.model_dump(mode="json")}
             for seed in seeds.get(experiment, [0]):
-                _once(results, f"{experiment}-{seed}", settings, f"{__name__}:run", call,
-                      root=str(root), name=experiment, seed=seed)  # fmt: skip
-        text = page(root, params, seeds, results, name)
+                tasks.append(partial(_once, results, f"{experiment}-{seed}", settings, f"{__name__}:run", call,
+                                     root=str(root), name=experiment, seed=seed))  # fmt: skip
+        _side_by_side(tasks, jobs)
+        text = page(root, params, seeds, jobs, results, name)
         start, end = "<!-- zoo -->\n", "<!-- end of zoo -->\n"
         kept = args.out.read_text(encoding="utf-8") if args.out.is_file() else f"{start}{end}"
         before, _, rest = kept.partition(start)
@@ -81,11 +84,11 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def project(root: Path, file: Path, images: Path | None) -> tuple[Params, dict[str, list[int]]]:
+def project(root: Path, file: Path, images: Path | None) -> tuple[Params, dict[str, list[int]], int]:
     """A project in `root`: params.yaml with what `file` changes, and dvc.yaml, by which code is identified.
 
     Returns:
-        The parameters, and the seeds of the experiments that have several.
+        The parameters, the seeds of the experiments that have several, and how many run at a time.
     """
     try:
         own = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -94,6 +97,7 @@ def project(root: Path, file: Path, images: Path | None) -> tuple[Params, dict[s
         raise UserError(f"cannot read {file}: {error}") from error
     zoo = own.pop("zoo")
     seeds: dict[str, list[int]] = zoo.pop("seeds")
+    jobs: int = zoo.pop("jobs")
     data = BUILT_IN if images is None else {"source": "imagefolder", "path": str(images.resolve())}
     data = {name: str(ROOT / value) if name == "path" else value for name, value in data.items()}
     experiments = own.pop("experiments")
@@ -106,7 +110,17 @@ def project(root: Path, file: Path, images: Path | None) -> tuple[Params, dict[s
     }
     write_text(root / "params.yaml", yaml.safe_dump(merged, sort_keys=False))
     write_text(root / "dvc.yaml", (ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    return read(root / "params.yaml"), seeds
+    return read(root / "params.yaml"), seeds, jobs
+
+
+def _side_by_side(tasks: Sequence[Callable[[], object]], jobs: int) -> None:
+    """Call all, `jobs` at a time; where one fails, none is begun any more."""
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        for done in as_completed([pool.submit(task) for task in tasks]):
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def prepare(root: str) -> Record:
@@ -138,7 +152,7 @@ def run(root: str, name: str, seed: int) -> Record:
     return {"rates": rates, "last": last}
 
 
-def page(root: Path, params: Params, seeds: dict[str, list[int]], results: Results, name: str) -> str:
+def page(root: Path, params: Params, seeds: dict[str, list[int]], jobs: int, results: Results, name: str) -> str:
     """The table of everything that was measured, and what it was measured with."""
     kept = {
         (experiment, seed): found
@@ -166,7 +180,7 @@ def page(root: Path, params: Params, seeds: dict[str, list[int]], results: Resul
         *("experiment", "seeds", "linear, best layer", "layer", "against random", "linear, last", "kNN"),
         *("against random", "pretext accuracy, %", "samples/s"),
     ]
-    return "\n\n".join([table(header, body), *_notes(params, list(kept.values()), results, name)]) + "\n"
+    return "\n\n".join([table(header, body), *_notes(params, list(kept.values()), jobs, results, name)]) + "\n"
 
 
 def compared(paths: Paths, params: Params, places: Sequence[tuple[str, int]]) -> dict[tuple[str, str], dict[str, Line]]:
@@ -190,7 +204,7 @@ def compared(paths: Paths, params: Params, places: Sequence[tuple[str, int]]) ->
     }
 
 
-def _notes(params: Params, kept: Sequence[dict[str, Any]], results: Results, name: str) -> list[str]:
+def _notes(params: Params, kept: Sequence[dict[str, Any]], jobs: int, results: Results, name: str) -> list[str]:
     first, prepared = kept[0], results.load("data")
     assert prepared is not None
     n, machine, settings = prepared["records"]["run/0"], first["conditions"]["machine"], params.pretrain
@@ -204,7 +218,8 @@ def _notes(params: Params, kept: Sequence[dict[str, Any]], results: Results, nam
         "percent, read once; in brackets 95 % intervals: bootstrap over images, where there are several seeds t over "
         "them. Against random: points above the untrained encoder of the same kind, paired over images (seeds).",
         "One budget for every method and no setting tuned to it: a small scale says what learns at it, not which "
-        f"method is better. Command: `{first['command']}`; {machine['processor']}, {machine['cores']} cores; load "
+        f"method is better. samples/s: {jobs} run(s) at a time, each with {params.runtime.threads} thread(s) of torch. "
+        f"Command: `{first['command']}`; {machine['processor']}, {machine['cores']} cores; load "
         f"average when runs began {min(loads):.1f} to {max(loads):.1f}; git {first['revision']}.",
     ]
     if len({found["conditions"]["code"] for found in kept}) > 1:

@@ -10,7 +10,7 @@ from benchmarks.process import here
 from miyagi.registry import METHODS
 
 TINY = {
-    "zoo": {"train_limit": 128, "val_limit": 40, "test_limit": 60, "size": 32, "seeds": {"random": [0, 1], "rotation": [0, 1]}},
+    "zoo": {"jobs": 1, "train_limit": 128, "val_limit": 40, "test_limit": 60, "size": 32, "seeds": {"random": [0, 1], "rotation": [0, 1]}},
     "runtime": {"threads": 1},
     "encoder": {"width": 8},
     "pretrain": {"epochs": 2, "batch_size": 64, "monitor": {"every": 0}},
@@ -30,10 +30,11 @@ def test_every_method_is_in_the_zoo():
 
 
 def test_every_entry_can_be_resolved(tmp_path):
-    params, seeds = zoo.project(tmp_path, zoo.FILE, None)
+    params, seeds, jobs = zoo.project(tmp_path, zoo.FILE, None)
     for name in params.experiments:
         assert params.experiment(name).method == params.experiments[name]["method"]
     assert set(seeds) <= set(params.experiments)
+    assert jobs * params.runtime.threads == 2  # the cores that the table is made on
 
 
 def test_an_unknown_experiment_is_refused(tmp_path, capsys):
