@@ -13,7 +13,7 @@ import yaml
 from benchmarks.process import environment
 from benchmarks.settings import ROOT
 
-COPIED = ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore")
+COPIED = ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore", "studies/verdicts.json")
 FOREIGN = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
 
 
@@ -34,12 +34,10 @@ class Project:
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         (root / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
         # The copy's own code, compiled once; no server of anybody's and no folders of a make around this.
-        self.environment = {
-            name: value
-            for name, value in environment().items()
-            if name
-            not in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
-        } | {"PYTHONPATH": f"{root / 'ssl'}{os.pathsep}{root}", "GIT_CONFIG_GLOBAL": os.devnull}
+        self.environment = {name: value for name, value in environment().items() if name not in FOREIGN} | {
+            "PYTHONPATH": f"{root / 'ssl'}{os.pathsep}{root}",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+        }
         self.run("git", "init", "-q")
 
     def run(self, *command: str) -> tuple[float, str]:
