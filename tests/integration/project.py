@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,18 @@ class Project:
         """Every out of dvc.lock -> (md5, size)."""
         lock = yaml.safe_load((self.root / "dvc.lock").read_text())
         return {out["path"]: (out["md5"], out["size"]) for stage in lock["stages"].values() for out in stage["outs"]}
+
+
+def processes(folder, within=""):
+    """Whatever works in `folder` or below; with `within`, only where that is part of its path."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd().startswith(str(folder)) and within in process.cwd():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
 
 
 def commands(name):

@@ -1,17 +1,18 @@
 """A whole cluster on this machine: Postgres, MLflow, Prefect, real workers with clones, caches and homes of their own."""
 
+import csv
 import os
 import re
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from flows.services import Rehearsal
-from tests.integration.project import checkout, shrink
+from tests.integration.project import checkout, processes, shrink
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -83,16 +84,9 @@ def start_training(project, kill, epochs):
     return pipeline, new.pop()
 
 
-def processes(project):
+def working(project):
     """Whatever works in a node's clone."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd().startswith(str(project.cluster.folder)) and "/clones/" in process.cwd():
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    return processes(project.cluster.folder, "/clones/")
 
 
 def trained(project):
@@ -150,7 +144,7 @@ def test_a_killed_workers_stage_is_run_elsewhere(head, kill):
 def test_a_killed_training_goes_on_and_gives_the_same_bytes(head, kill):
     before = trained(head)
     pipeline, _ = start_training(head, kill, 61)
-    (training,) = (p for p in processes(head) if p.cmdline()[-3:] == ["pretrain", "simclr", "0"])
+    (training,) = (p for p in working(head) if p.cmdline()[-3:] == ["pretrain", "simclr", "0"])
     training.kill()
     said, _ = pipeline.communicate(timeout=120)
     assert pipeline.returncode == 0, said
@@ -171,8 +165,8 @@ def test_cancelled_as_in_the_ui_leaves_no_process(head, kill):
     said, _ = pipeline.communicate(timeout=120)
     assert pipeline.returncode == 2 and f"flows: pipeline {revision[:12]}: " in said, said
     deadline = time.monotonic() + 60
-    while processes(head) or any(state in ("Running", "Cancelling") for _, state, _ in runs(head)):
-        assert time.monotonic() < deadline, (processes(head), runs(head))
+    while working(head) or any(state in ("Running", "Cancelling") for _, state, _ in runs(head)):
+        assert time.monotonic() < deadline, (working(head), runs(head))
         time.sleep(0.5)
     assert sorted(state for _, state, _ in runs(head)).count("Cancelled") == 2
     assert state.is_file()  # what it reached is kept
@@ -277,3 +271,51 @@ def test_a_full_disk_on_a_worker_is_told_and_the_stage_goes_on_later(head, kill)
         subprocess.run(["umount", node], check=True)
         for name in others:
             head.cluster.again(name)
+
+
+def test_a_further_worker_joins_a_sweep(head):
+    """By the page's own command: both run trials of the study in the cluster's Postgres, and each trial is run once."""
+    import psycopg
+
+    sweep = {
+        "trials": 5, "space": {"temperature": {"low": 0.05, "high": 1.0, "log": True}}, "pruner": "none",
+        "objective": {"epochs": 60}, "fresh_seeds": 1, "storage": head.cluster.storage,
+    }  # fmt: skip
+    head.edit(lambda p: p["experiments"]["simclr"].update(sweep=sweep))
+    revision = commit(head, "a sweep")
+    head.cluster.worker("gpu", "node4")()
+    address = head.cluster.storage.replace("//miyagi@", f"//miyagi:{head.env['PGPASSWORD']}@")
+
+    def workers():
+        with suppress(psycopg.errors.UndefinedTable), psycopg.connect(address) as database:
+            return {who for (who,) in database.execute(
+                "select value_json from trial_user_attributes where key = 'worker'"
+            )}  # fmt: skip
+        return set()
+
+    def waiting_for(condition):
+        deadline = time.monotonic() + 120
+        while not condition():
+            assert pipeline.poll() is None and time.monotonic() < deadline, runs(head)
+            time.sleep(0.1)
+
+    pipeline = head.start("python", "-m", "flows.pipeline", "--cluster", "sweep@simclr")
+    try:
+        waiting_for(workers)
+        given = {"repository": head.run("git", "remote", "get-url", "origin").stdout.strip(), "revision": revision}
+        options = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
+        head.run(
+            "prefect", "deployment", "run", "sweep-worker/sweep-worker", *options, "-p", "experiment=simclr"
+        )  # fmt: skip
+        waiting_for(lambda: len(workers()) == 2)
+        said, _ = pipeline.communicate(timeout=300)
+        assert pipeline.returncode == 0, said
+    finally:
+        head.cluster.stop("worker-node4")
+        if pipeline.poll() is None:
+            pipeline.kill()
+    with (head.root / "runs/simclr/trials.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["number"] for row in rows] == ["0", "1", "2", "3", "4"]
+    assert {row["state"] for row in rows} == {"complete"} and {row["reproducible"] for row in rows} == {"no"}
+    assert ("simclr", "Completed", "gpu") in runs(head)

@@ -5,11 +5,10 @@ import re
 import signal
 import time
 
-import psutil
 import pytest
 import yaml
 
-from tests.integration.project import BIN, checkout, shrink
+from tests.integration.project import BIN, checkout, processes, shrink
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -49,18 +48,6 @@ def test_make_flow_gives_the_lock_of_dvc_repro(tmp_path):
     assert again.splitlines()[-1] == "8 stages, 0 to run"
 
 
-def processes(project):
-    """Whatever works in the checkout."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd().startswith(str(project.root)):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ended_it_leaves_no_process_and_goes_on_later(tmp_path, kill, how):
     """Ctrl-C and `kill` of the group, which reach the server as well."""
@@ -82,8 +69,8 @@ def test_ended_it_leaves_no_process_and_goes_on_later(tmp_path, kill, how):
     assert process.returncode == 130, said
     assert said.splitlines()[-1] == "flows: ended, and every stage with it; what they reached is kept"
     deadline = time.monotonic() + 20
-    while processes(project):
-        assert time.monotonic() < deadline, processes(project)
+    while processes(project.root):
+        assert time.monotonic() < deadline, processes(project.root)
         time.sleep(0.1)
     done = project.run("dvc", "repro", "pretrain@simclr-0")
     assert "resuming after epoch" in done.stdout + done.stderr
