@@ -266,6 +266,7 @@ class Dataset(Split):
     )
     jpeg_quality: int | None = Field(90, ge=1, le=100, description="where shapes are kept; null: stored raw")
     disjoint: bool = Field(False, description="imagefolder: test/ (and val/) have classes of their own, for few-shot")
+    group: Name | None = Field(None, description="the report averages over a group's data sets: VTAB's natural, ...")
 
     @model_validator(mode="after")
     def _possible(self) -> "Dataset":

@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import version
 
 from miyagi.report.agreement import Agreement
+from miyagi.report.averages import Average
 from miyagi.report.differences import Pair
 from miyagi.report.figures import Neighbour, Query
 from miyagi.report.html import Data, Page, render, versions
@@ -81,13 +82,25 @@ def test_shows_tests_agreement_and_relative_errors_where_there_are_any() -> None
             Pair("encoder", "a", BAD, (-3.0, -5.0, -1.0), 0.0123, 0.0246, "McNemar"),
         ]},
         agreements=[Agreement("digits", "top1", "linear", "lowlabel, fraction 0.1", 4, (0.67, -0.33, 1.0))],
+        averages=[
+            Average("natural", ("a", "b"), BAD, "transfer", "0123456789abcdef", "top1", "encoder", (51.5, 49.0, 54.0), None)
+        ],
         relative=[Relative("a", "corruptions", "digits", "error", "supervised", 19, 87.65)],
     )  # fmt: skip
     html = render(page)
     assert BAD not in html
-    for shown in ("any two experiments (1)", "0.012", "0.025", "McNemar", "+0.67", "lowlabel, fraction 0.1", "87.7"):
+    for shown in (
+        "any two experiments (1)",
+        "0.012",
+        "0.025",
+        "McNemar",
+        "+0.67",
+        "lowlabel, fraction 0.1",
+        "87.7",
+        "51.5",
+    ):
         assert shown in html, shown
-    for heading in ("any two experiments", "Do protocols rank alike?", "Mean corruption error"):
+    for heading in ("any two experiments", "Do protocols rank alike?", "Averages over groups", "Mean corruption error"):
         assert heading in html and heading not in render(PAGE)
 
 

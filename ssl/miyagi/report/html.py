@@ -19,6 +19,7 @@ from markupsafe import Markup
 from miyagi.files import canonical
 from miyagi.report.agreement import Agreement
 from miyagi.report.asked import Asked
+from miyagi.report.averages import Average
 from miyagi.report.confusion import Confusion
 from miyagi.report.dag import Dag
 from miyagi.report.differences import PARTS, Pair
@@ -84,6 +85,7 @@ class Page:
     asked: Mapping[str, Asked] = field(default_factory=dict)  # by experiment
     pairs: Mapping[tuple[str, str, str, str], Sequence[Pair]] = field(default_factory=dict)  # by table, see pairs()
     agreements: Sequence[Agreement] = ()
+    averages: Sequence[Average] = ()
     relative: Sequence[Relative] = ()
     sweeps: Sequence[Sweep] = ()
     studies: Sequence[Verdict] = ()

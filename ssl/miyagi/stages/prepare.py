@@ -76,7 +76,7 @@ def run(key: str, settings: Dataset, paths: Paths) -> dict[str, float]:
             "betons": {name: file_digest(paths.beton(key, name)) for name in SPLITS},
             "skipped": raw.skipped,
             # The path is left out: it may be absolute, and the images themselves are named by source_digest.
-            "settings": settings.model_dump(mode="json", exclude={"path"}),
+            "settings": settings.model_dump(mode="json", exclude={"path", "group"}),
             "notes": [*raw.notes, *chosen.notes],
             **({"several_labels": several} if several else {}),
         }

@@ -21,6 +21,7 @@ from miyagi.paths import SPLITS, Paths
 from miyagi.report import asked, dag, figures, html, studies, sweeps, trials
 from miyagi.report.activation import activations
 from miyagi.report.agreement import agreements
+from miyagi.report.averages import averages
 from miyagi.report.confusion import Confusion, confusion
 from miyagi.report.differences import against_floor, pairs
 from miyagi.report.embedding import POINTS, Map, embedding_map, sprite
@@ -91,6 +92,7 @@ def run(
         groups=tables,
         pairs=pairs(rows, predictions, names),
         agreements=agreements(tables),
+        averages=averages(tables, {name: dataset.group for name, dataset in params.datasets.items()}),
         relative=relative_errors(tables),
         curves=_curves(paths, names, seeds),
         neighbours=_neighbours(paths, names, seeds[0], params.dataset, classes, images),
