@@ -42,8 +42,8 @@ def test_over_seeds_each_seed_counts_once() -> None:
         return [line("a", (first, 0.0, 99.0)), line("a", (second, 0.0, 99.0), seed=1), mean]
 
     (found,) = averages([table("flowers", *lines(60, 62)), table("pets", *lines(40, 46))], GROUPS)
-    half = 12.706204736432095 * 2 / 2**0.5 / 2  # the seeds' means are 50 and 54; t(0.975; 1) s / sqrt(2), s = sqrt(8)
-    assert found.value == pytest.approx((52.0, 52.0 - 2 * half, 52.0 + 2 * half))
+    half = 12.706204736432095 * 8**0.5 / 2**0.5  # the seeds' means are 50 and 54: t(0.975; 1) s / sqrt(2)
+    assert found.value == pytest.approx((52.0, 52.0 - half, 52.0 + half))
 
 
 def test_what_lacks_something_gets_no_mean() -> None:

@@ -78,7 +78,7 @@ def test_manifest_says_what_the_betons_hold(tmp_path: Path) -> None:
     assert [said["counts"][split]["total"] for split in SPLITS] == [100, 20, 30]
     assert said["betons"] == {split: file_digest(paths.beton("mine", split)) for split in SPLITS}
     assert (said["dataset"], said["source"], said["size"]) == ("mine", "digits", 16)
-    assert said["settings"] == settings.model_dump(mode="json", exclude={"path"})
+    assert said["settings"] == settings.model_dump(mode="json", exclude={"path", "group"})
 
 
 def test_labels_and_pictures_stay_together(folder: Path) -> None:

@@ -18,6 +18,7 @@ from miyagi.errors import UserError
 from miyagi.files import digest, write_json
 from miyagi.paths import Paths
 from miyagi.registry import PROTOCOLS
+from miyagi.settings import Dataset
 from miyagi.stages import report
 from miyagi.sweep.table import text as trials_csv
 from miyagi.tracking import durations
@@ -54,7 +55,7 @@ class World:
             experiments={name: {"method": method} for name, method in self.methods.items()},
             seeds=self.seeds,
             dataset="digits",
-            datasets={"digits": {}},
+            datasets={"digits": Dataset(source="digits", path="digits.py")},
             probe=SimpleNamespace(protocols=["knn", "linear"]),
             finetune=SimpleNamespace(experiments=[], protocols=[]),
             protocol=lambda name, family: PROTOCOLS.settings(name)(),
