@@ -13,10 +13,11 @@ CURVES = [
     {"name": "with_l2", "setting": "temperature", "values": [0.01, 0.1, 1], "points": [[50.0, 48.0, 52.0], [60.0, 58.0, 62.0], [55.0, 53.0, 57.0]]},
     {"name": "without_l2", "setting": "temperature", "values": [1.0, 10.0], "points": [[40.0, 38.0, 42.0], [45.0, 43.0, 47.0]]},
 ]  # fmt: skip
+TESTED = {"confirm": 0.001, "refute": 0.9, "enough": True}
 PARTS = [
-    {"name": "with_l2", "form": "peak_between", "said": "unit_0_1 - unit_1_0, chosen on val", "effect": 5.0, "low": 2.5, "high": 7.5, "claimed": "at least 1", "detectable": 3.14},
-    {"name": "ranks", "form": "kendall", "said": "4 experiments", "effect": 0.5, "low": -0.5, "high": 1.0, "claimed": "tau at least 0.5", "detectable": None},
-    {"name": "ties", "form": "kendall", "said": "4 experiments", "effect": None, "low": None, "high": None, "claimed": "tau at most 0.5", "detectable": None},
+    {"name": "with_l2", "form": "peak_between", "said": "unit_0_1 - unit_1_0, chosen on val", "effect": 5.0, "low": 2.5, "high": 7.5, "claimed": "at least 1", "detectable": 3.14, **TESTED},
+    {"name": "ranks", "form": "kendall", "said": "4 experiments", "effect": 0.5, "low": -0.5, "high": 1.0, "claimed": "tau at least 0.5", "detectable": None, **TESTED},
+    {"name": "ties", "form": "kendall", "said": "4 experiments", "effect": None, "low": None, "high": None, "claimed": "tau at most 0.5", "detectable": None, **TESTED},
 ]  # fmt: skip
 STUDY = {
     "name": "temperature", "finding": 2, "claim": f"The best is near 0.1. {BAD}", "source": BAD, "limits": "Colours.",

@@ -74,6 +74,29 @@ def test_the_table_and_the_text_around_it(written):
         findings.write(written.paths)
 
 
+def test_a_verdict_from_another_checkout_counts_as_if_it_had_run_here(written):
+    written.add()
+    written.add("later", finding=2)
+    for seed in (0, 1):
+        written.measure("tau_0_5", seed, first(120))
+        written.measure("random", seed, first(170))
+    run.place("later", "main", written.paths).params.unlink()
+    findings.write(written.paths)
+    before, (head, *_) = written.paths.verdicts.read_text(), findings.told("it", written.paths)
+    run.place("it", "main", written.paths).params.unlink()  # what a clone has: files of git and no runs
+    assert findings.told("it", written.paths)[0] == head
+    findings.write(written.paths)
+    assert written.paths.verdicts.read_text() == before
+    assert "| *refuted* |" in (written.paths.root / "docs" / "findings.md").read_text()
+    file = written.paths.root / "studies" / "it.yaml"
+    file.write_text(file.read_text().replace("minimum: 1.0", "minimum: 0.1"))
+    with pytest.raises(UserError, match="it has not run"):
+        findings.told("it", written.paths)
+    written.paths.verdicts.write_text("<<<<<<< HEAD\n")
+    with pytest.raises(UserError, match=r"studies/verdicts.json cannot be read .*; run: git checkout studies/verdicts"):
+        findings.told("it", written.paths)
+
+
 def test_the_file_for_the_report(written):
     peak = {"form": "peak_between", "test": "t", "over": "tau", "low": 0.5, "high": 0.5, "minimum": 1.0}
     written.add(comparisons={"it": peak}, limits="Colours.")
@@ -94,6 +117,8 @@ def test_the_file_for_the_report(written):
     assert (curve["name"], curve["setting"], curve["values"]) == ("it", "temperature", [0.1, 0.5])
     assert [point[0] for point in curve["points"]] == [85.0, 60.0]
     assert first_one.pop("p") < 1e-6
+    assert (part["enough"], part["refute"] < 1e-6 < 0.5 < part["confirm"]) == (False, True)
+    assert len(first_one.pop("text")) == 16
     assert first_one == {
         "name": "it", "finding": 1, "claim": "A beats B.", "source": "nobody", "limits": "Colours.", "verdict": "refuted",
         "n": 200, "seeds": 2,

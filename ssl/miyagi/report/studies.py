@@ -23,6 +23,9 @@ class Outcome(Frozen):
     high: float | None
     claimed: str = Field(description="the effect that the study asks for, in words")
     detectable: float | None = Field(description="the smallest that could have been shown; null for kendall")
+    confirm: float = Field(description="one-sided p of: the effect is not there")
+    refute: float = Field(description="one-sided p of: it is there, and as large as matters")
+    enough: bool = Field(description="whether the estimate is as large as matters")
 
     @property
     def span(self) -> Span | None:
@@ -59,6 +62,7 @@ class Verdict(Frozen):
     p: float | None = Field(None, description="after Holm's correction over the set")
     n: int = Field(description="test images")
     seeds: int
+    text: str | None = Field(None, description="digest of the study's file as it ran")
     parts: tuple[Outcome, ...] = ()
     curves: tuple[Curve, ...] = ()
 

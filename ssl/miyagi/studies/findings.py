@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
 from miyagi.errors import UserError
-from miyagi.files import write_json, write_text
+from miyagi.files import digest, write_json, write_text
 from miyagi.paths import Paths
-from miyagi.report.studies import Outcome, Verdict
+from miyagi.report.studies import Outcome, Verdict, read
 from miyagi.studies import picture, run, settings
 from miyagi.studies.measured import Measured, NotRun
 from miyagi.studies.settings import Study
@@ -36,27 +36,57 @@ def measured(name: str, study: Study, paths: Paths) -> Measured:
 
 
 def judged(paths: Paths) -> dict[str, Judged | None]:
-    """Every study of the set, None where it has not run, or not to its end."""
+    """Every study of the set: as it has run here, else as studies/verdicts.json has it, else None."""
     studies = {name: settings.read(name, paths) for name in settings.names(paths)}
-    found: dict[str, Judged | None] = dict.fromkeys(studies)
+    kept = {verdict.name: verdict for verdict in _written(paths)}
+    found: dict[str, Judged | None] = {}
     for name, study in studies.items():
-        with suppress(NotRun):
+        try:
             found[name] = judge(measured(name, study, paths), len(studies))
+        except NotRun:
+            before = kept.get(name)
+            same = before is not None and before.text == digest(settings.text(name, paths))
+            found[name] = _kept(before) if before and same else None
     return found
+
+
+def _written(paths: Paths) -> list[Verdict]:
+    """What an earlier `write` left, here or in another checkout of this repository."""
+    if not paths.verdicts.is_file():
+        return []
+    try:
+        return read(paths.verdicts.read_text(encoding="utf-8"))
+    except ValueError as error:
+        file = paths.verdicts.relative_to(paths.root)
+        raise UserError(f"{file} cannot be read ({error}); run: git checkout {file}") from None
+
+
+def _kept(verdict: Verdict) -> Judged | None:
+    """What a verdict was made from, so that it takes part in the set's correction as if it had run here."""
+    if verdict.verdict is None:
+        return None
+    parts = [
+        Part(part.name, part.form, part.said, part.span or (nan, nan, nan), part.claimed, part.confirm, part.refute,
+             part.enough, part.detectable)
+        for part in verdict.parts
+    ]  # fmt: skip
+    return Judged(parts, verdict.n, verdict.seeds, verdict.curves)
 
 
 def verdicts(paths: Paths) -> list[Verdict]:
     """Every study of the set, in its order: what the terminal, the table and the report say of it."""
     every = judged(paths)
     adjusted = corrected(every)
-    return [_verdict(name, settings.read(name, paths), found, adjusted[name]) for name, found in every.items()]
+    return [_verdict(name, paths, found, adjusted[name]) for name, found in every.items()]
 
 
-def _verdict(name: str, study: Study, found: Judged | None, p: float) -> Verdict:
+def _verdict(name: str, paths: Paths, found: Judged | None, p: float) -> Verdict:
+    study = settings.read(name, paths)
     outcome: dict[str, Any] = {}
     if found is not None:
         parts = tuple(map(_outcome, found.parts))
         outcome = {"verdict": found.verdict(p), "p": p, "parts": parts, "curves": tuple(found.curves)}
+        outcome["text"] = digest(settings.text(name, paths))
     about = {key: getattr(study, key) for key in ("finding", "claim", "source", "limits", "n")}
     return Verdict(name=name, seeds=len(study.params["seeds"]), **about, **outcome)
 
@@ -65,15 +95,15 @@ def _outcome(part: Part) -> Outcome:
     effect, low, high = (None if isnan(x) else x for x in part.span)
     return Outcome(
         name=part.name, form=part.form, said=part.said, effect=effect, low=low, high=high,
-        claimed=part.claimed, detectable=part.detectable,
+        claimed=part.claimed, detectable=part.detectable, confirm=part.confirm, refute=part.refute, enough=part.enough,
     )  # fmt: skip
 
 
 def told(name: str, paths: Paths) -> list[str]:
-    """The verdict on one study in lines, and its picture drawn where it has one.
+    """The verdict on one study in lines, and its picture drawn where it has one and has run here.
 
     Raises:
-        NotRun: it has not run, or not to its end.
+        NotRun: it has run neither here nor, by studies/verdicts.json, elsewhere.
     """
     study = settings.read(name, paths)
     every = verdicts(paths)
@@ -135,11 +165,12 @@ def table(every: Sequence[Verdict]) -> str:
 
 
 def _draw(name: str, study: Study, paths: Paths) -> list[Path]:
-    if study.matrix is None:
-        return []
     file = paths.root / "docs" / f"{name}.png"
-    picture.matrix(measured(name, study, paths), study.matrix, file)
-    return [file]
+    if study.matrix is not None:
+        with suppress(NotRun):
+            picture.matrix(measured(name, study, paths), study.matrix, file)
+            return [file]
+    return []
 
 
 def _effect(part: Outcome) -> str:
