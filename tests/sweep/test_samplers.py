@@ -42,7 +42,8 @@ def test_a_new_process_draws_what_the_old_one_would_have(space, name):
     whole = go_on(study, found, 9)
     assert go_on(copy_of(half), found, 9) == whole
     assert whole[0]["temperature"] == 0.2 and whole[0]["head.kind"] == "mlp"
-    assert len({str(params) for params in whole}) == 9
+    distinct = len({str(params) for params in whole})
+    assert distinct >= 6 if name == "gp" else distinct == 9  # the best place that a process knows it may visit again
 
 
 @pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
