@@ -278,7 +278,7 @@ def test_a_further_worker_joins_a_sweep(head):
     import psycopg
 
     sweep = {
-        "trials": 4, "space": {"temperature": {"low": 0.05, "high": 1.0, "log": True}}, "pruner": "none",
+        "trials": 6, "space": {"temperature": {"low": 0.05, "high": 1.0, "log": True}}, "pruner": "none",
         "objective": {"epochs": 60}, "fresh_seeds": 1, "storage": head.cluster.storage,
     }  # fmt: skip
     head.edit(lambda p: p["experiments"]["simclr"].update(sweep=sweep))
@@ -316,6 +316,6 @@ def test_a_further_worker_joins_a_sweep(head):
             pipeline.kill()
     with (head.root / "runs/simclr/trials.csv").open(newline="") as handle:
         rows = list(csv.DictReader(handle))
-    assert [row["number"] for row in rows] == ["0", "1", "2", "3"]
+    assert [row["number"] for row in rows] == [str(number) for number in range(6)]
     assert {row["state"] for row in rows} == {"complete"} and {row["reproducible"] for row in rows} == {"no"}
     assert ("simclr", "Completed", "gpu") in runs(head)
