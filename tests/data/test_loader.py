@@ -18,7 +18,7 @@ from sklearn.datasets import load_sample_image
 
 from miyagi.data import threads
 from miyagi.data.betons import Beton, read_images, write_beton
-from miyagi.data.loader import Cut, Loader, shares
+from miyagi.data.loader import Cut, Loader, _pool, shares
 from miyagi.data.rng import Key, uniform
 from miyagi.errors import UserError
 
@@ -260,11 +260,12 @@ def test_decoding_runs_one_batch_ahead_and_no_further(shaped, monkeypatch):
     read = Beton.__getitem__
     monkeypatch.setattr(Beton, "__getitem__", lambda self, i: decoded.append(i) or read(self, i))
     for epoch in range(2):
+        _pool(1).submit(int).result()  # the thread has ended the image that an abandoned epoch left it at
         decoded.clear()
-        batches = Loader(shaped, 8, size=48, workers=2)(epoch, cuts())
+        batches = Loader(shaped, 8, size=48)(epoch, cuts())
         next(batches)
-        batches.close()  # an abandoned epoch ends, but for the image that each thread is at
-        assert 8 <= len(decoded) <= 16 + (2 if epoch else 0)
+        batches.close()  # an abandoned epoch ends, whatever is on its way
+        assert 8 <= len(decoded) <= 16
 
 
 def test_a_damaged_image_ends_the_epoch(shaped, tmp_path):

@@ -14,13 +14,22 @@ GRID = {
 }
 
 
-def go_on(study, space, until):
+def at_the_edge(values):
+    return values["temperature"] + len(str(values.get("head.kind")))
+
+
+def inside(values):
+    """A Gaussian process goes back to an edge that is best, on some processors; to a place inside it does not."""
+    return len(str(values.get("head.kind"))) - (values["temperature"] - 0.4) ** 2
+
+
+def go_on(study, space, until, score=at_the_edge):
     """Trials up to number `until`; their values."""
     while len(study.trials) < until:
         trial = study.ask()
         study.sampler = sampler(space.sweep, space, trial.number)
         values = space.suggest(trial)
-        study.tell(trial, values["temperature"] + len(str(values.get("head.kind"))))
+        study.tell(trial, score(values))
     return [trial.params for trial in study.trials]
 
 
@@ -37,13 +46,12 @@ def copy_of(study):
 def test_a_new_process_draws_what_the_old_one_would_have(space, name):
     found = space(sampler=name, trials=9, seed=3, space=GRID if name == "grid" else SPACE)
     study = optuna.create_study(study_name="s", direction="maximize")
-    go_on(study, found, 4)
+    go_on(study, found, 4, inside)
     half = copy_of(study)
-    whole = go_on(study, found, 9)
-    assert go_on(copy_of(half), found, 9) == whole
+    whole = go_on(study, found, 9, inside)
+    assert go_on(copy_of(half), found, 9, inside) == whole
     assert whole[0]["temperature"] == 0.2 and whole[0]["head.kind"] == "mlp"
-    distinct = len({str(params) for params in whole})
-    assert distinct >= 6 if name == "gp" else distinct == 9  # the best place that a process knows it may visit again
+    assert len({str(params) for params in whole}) == 9
 
 
 @pytest.mark.parametrize("name", ["tpe", "random", "qmc"])
