@@ -31,6 +31,7 @@ from miyagi.registry import METHODS
 from miyagi.report.differences import against_floor
 from miyagi.report.tables import Line, Predictions, Row, Span, finals, groups
 
+MODULE = "benchmarks.zoo"  # not __name__, which is __main__ where this is the command
 FILE = Path(__file__).with_name("zoo.yaml")
 PROTOCOLS = ("knn", "layers")
 BUILT_IN = {"source": "fashion_mnist", "path": "ssl/miyagi/data/sources/fashion_mnist.py"}
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, call: Call = fresh) -> None:
                             f"{did_you_mean(strange[0], params.experiments)}")  # fmt: skip
         results = Results(root / "results", command("benchmarks.zoo", sys.argv[1:] if arguments is None else arguments))
         described = params.model_dump(mode="json", exclude={"experiments", "seeds", "tracking"})
-        color = _once(results, "data", described | {"data": name}, f"{__name__}:prepare", call, root=str(root))["color"]
+        color = _once(results, "data", described | {"data": name}, f"{MODULE}:prepare", call, root=str(root))["color"]
         tasks = []
         for experiment in args.experiments or list(params.experiments):
             resolved = params.experiment(experiment)
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None, call: Call = fresh) -> None:
                 continue
             settings = described | {"experiment": resolved.model_dump(mode="json")}
             for seed in seeds.get(experiment, [0]):
-                tasks.append(partial(_once, results, f"{experiment}-{seed}", settings, f"{__name__}:run", call,
+                tasks.append(partial(_once, results, f"{experiment}-{seed}", settings, f"{MODULE}:run", call,
                                      root=str(root), name=experiment, seed=seed))  # fmt: skip
         _side_by_side(tasks, jobs)
         text = page(root, params, seeds, jobs, results, name)

@@ -1,12 +1,15 @@
 """The zoo once, tiny, through the stages; its table holds what their files hold."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import yaml
 
 from benchmarks import machine, zoo
-from benchmarks.process import here
+from benchmarks.process import environment, here
+from benchmarks.settings import ROOT
 from miyagi.registry import METHODS
 
 TINY = {
@@ -41,6 +44,26 @@ def test_an_unknown_experiment_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         zoo.main(["simcrl", "--folder", str(tmp_path), "--out", str(tmp_path / "methods.md")], call=here)
     assert "there is no experiment 'simcrl'; did you mean 'simclr'" in capsys.readouterr().err
+
+
+def test_the_command_runs_its_processes(image_folder, tmp_path):
+    """As `make zoo` calls it: where the module is __main__, its functions are still found by their names."""
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    out = tmp_path / "methods.md"
+    options = [
+        "--images",
+        image_folder,
+        "--params",
+        tmp_path / "tiny.yaml",
+        "--folder",
+        tmp_path / "kept",
+        "--out",
+        out,
+    ]
+    command = [sys.executable, "-m", "benchmarks.zoo", *map(str, options), "random"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "| `random` | 2 |" in out.read_text()
 
 
 @pytest.mark.slow
