@@ -143,8 +143,8 @@ def test_kendall_over_arms(written):
     (part,) = judge(of(written), 1).parts
     assert part.span[0] == pytest.approx(stats.kendalltau([0, 1, 2, 3], [0, 1, 3, 2]).statistic)
     assert part.enough
-    assert part.detectable is None
-    assert 0.05 < part.confirm < 0.6  # four things tell little
+    assert part.detectable is None  # not even a perfect order of four
+    assert 0.4 < part.confirm < 0.8 and part.refute > 0.4  # four things tell little
 
 
 @pytest.mark.parametrize(

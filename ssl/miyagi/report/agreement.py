@@ -23,7 +23,7 @@ class Agreement:
     Attributes:
         a, b: a protocol with the condition that it measured under.
         experiments: how many both measured.
-        tau: Kendall's tau-b of their test values, and its 95 % bootstrap interval over experiments.
+        tau: Kendall's tau-b of their test values, and its 95 % interval over experiments.
     """
 
     dataset: str

@@ -22,7 +22,7 @@ class Outcome(Frozen):
     low: float | None = Field(description="the lower end of the effect's 95 % interval")
     high: float | None
     claimed: str = Field(description="the effect that the study asks for, in words")
-    detectable: float | None = Field(description="the smallest that could have been shown; null for kendall")
+    detectable: float | None = Field(description="the smallest that could have been shown; null: none, by so few")
     confirm: float = Field(description="one-sided p of: the effect is not there")
     refute: float = Field(description="one-sided p of: it is there, and as large as matters")
     enough: bool = Field(description="whether the estimate is as large as matters")

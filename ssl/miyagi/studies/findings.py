@@ -159,7 +159,7 @@ def table(every: Sequence[Verdict]) -> str:
             lines.append(f"{first} | not run | | | | | | {size}")
         for index, part in enumerate(verdict.parts):
             start = f"{first} | *{verdict.verdict}* | {verdict.p_told}" if index == 0 else "| | | | "
-            power = "" if part.detectable is None else f"{part.detectable:.1f}"
+            power = "nothing" if part.detectable is None else f"{part.detectable:.1f}"
             lines.append(f"{start} | {part.name}: {part.said} | {_effect(part)} | {part.claimed} | {power} | {size}")
     return "\n".join(lines)
 
@@ -182,5 +182,5 @@ def _effect(part: Outcome) -> str:
 
 def _power(part: Outcome) -> str:
     if part.detectable is None:
-        return "interval over experiments"
+        return "so few experiments could have shown nothing"
     return f"could have shown {part.detectable:.1f}"

@@ -20,7 +20,7 @@ from functools import reduce
 import numpy as np
 
 from miyagi.metrics.crossed import crossed
-from miyagi.metrics.ranking import kendall_beyond, kendall_interval
+from miyagi.metrics.ranking import kendall_beyond, kendall_detectable, kendall_interval
 from miyagi.metrics.significance import holm
 from miyagi.report.studies import Curve
 from miyagi.studies.curves import curves
@@ -42,7 +42,8 @@ class Part:
         claimed: the effect that the study asks for, in words.
         confirm, refute: one-sided p-values, see the module.
         enough: the estimate is as large as matters.
-        detectable: the smallest effect that would have been found four times in five, in points; None for kendall.
+        detectable: the smallest effect that would have been found four times in five, in points; of kendall the true
+            tau that would, None where so few experiments could not have shown any.
     """
 
     name: str
@@ -105,7 +106,7 @@ def judge(measured: Measured, studies: int) -> Judged:
 
 def _part(name: str, comparison: Comparison, measured: Measured, level: float) -> Part:
     if isinstance(comparison, Kendall):
-        return _kendall(name, comparison, measured)
+        return _kendall(name, comparison, measured, level)
     scores, said = _contrast(comparison, measured)
     mean, least = crossed(scores), comparison.minimum
     confirm, refute, enough = mean.above(0), mean.below(least), mean.value >= least
@@ -164,20 +165,22 @@ def _best(terms: Sequence[Term], measured: Measured) -> Term:
     return max(terms, key=lambda term: float(measured.scores(term, "val").mean()))
 
 
-def _kendall(name: str, comparison: Kendall, measured: Measured) -> Part:
+def _kendall(name: str, comparison: Kendall, measured: Measured, level: float) -> Part:
     a, b = ([float(measured.scores(term).mean()) for term in terms] for terms in (comparison.a, comparison.b))
     span = kendall_interval(a, b)
     if comparison.at_least is not None:
         threshold, claimed = comparison.at_least, f"tau at least {comparison.at_least:g}"
         confirm, refute = kendall_beyond(a, b, threshold)
         enough = span[0] >= threshold
+        detectable, _ = kendall_detectable(len(a), threshold, level / 2)
     else:
         assert comparison.at_most is not None
         threshold, claimed = comparison.at_most, f"tau at most {comparison.at_most:g}"
         refute, confirm = kendall_beyond(a, b, threshold)
         enough = span[0] <= threshold
+        _, detectable = kendall_detectable(len(a), threshold, level / 2)
     said = f"{len(a)} experiments, {_side(comparison.a, measured)} against {_side(comparison.b, measured)}"
-    return Part(name, "kendall", said, span, claimed, confirm, refute, enough, None)
+    return Part(name, "kendall", said, span, claimed, confirm, refute, enough, detectable)
 
 
 def _side(terms: Sequence[Term], measured: Measured) -> str:
