@@ -45,6 +45,12 @@ def test_the_picture_says_what_ran_and_escapes_names():
     assert "<b>" not in svg and "&lt;b&gt;" in svg
 
 
+def test_the_table_names_every_stage_in_full():
+    found = read(yaml.safe_dump({"stages": LOCK}), {"pretrain@a-0": 62.4}).table()
+    assert ("pretrain@a-0", "62.4 s") in found and ("report", "not run here, or not to its end") in found
+    assert sorted(name for name, _ in found) == sorted([*LOCK, "report"])
+
+
 def test_durations_are_those_of_the_last_run(tmp_path):
     paths = Paths(tmp_path)
     assert durations.read(paths) == {}

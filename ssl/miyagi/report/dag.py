@@ -24,6 +24,10 @@ class Dag:
     edges: Sequence[tuple[str, str]]
     seconds: Mapping[str, float]
 
+    def table(self) -> list[tuple[str, str]]:
+        """Every stage by its full name and how long it took, for who cannot point at the picture."""
+        return [(name, self._took(name)) for names in self.columns.values() for name in names]
+
     def svg(self) -> Markup:
         """The picture; names come from params.yaml and are escaped."""
         place = {
@@ -52,6 +56,9 @@ class Dag:
             f'width="{width}" height="{height}"><g class="edges">{"".join(lines)}</g>{heads}{boxes}</svg>'
         )
 
+    def _took(self, name: str) -> str:
+        return f"{self.seconds[name]:.1f} s" if name in self.seconds else "not run here, or not to its end"
+
     def _box(self, name: str, x: int, y: int) -> str:
         seconds = self.seconds.get(name)
         took = "" if seconds is None else f"{seconds:.0f} s" if seconds >= 1 else "&lt; 1 s"
@@ -59,7 +66,7 @@ class Dag:
         target = target or name
         short = target if len(target) <= 18 else f"{target[:17]}…"
         state = "restored" if seconds is None else "ran"
-        title = f"{name}: {'not run here, or not to its end' if seconds is None else f'{seconds:.1f} s'}"
+        title = f"{name}: {self._took(name)}"
         return (
             f'<g class="{state}"><title>{escape(title)}</title>'
             f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{BOX}" rx="4"/>'
