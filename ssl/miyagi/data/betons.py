@@ -6,6 +6,7 @@ is on the disk with what it meant to write before the file gets its name.
 """
 
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from miyagi.data.decode import Beton, read_images
 from miyagi.data.threads import import_ffcv
 from miyagi.errors import UserError
 from miyagi.files import replacing
+from miyagi.progress import progress
 
 __all__ = ["Beton", "Pictures", "fit", "read_images", "square", "write_beton"]
 
@@ -152,11 +154,9 @@ def _writer() -> Any:
             (dataset,) = extra_worker_args
             # Buffered, unlike FFCV's: a write is whole or raises. Not `with allocator`, which on an error writes again.
             with open(self.fname, "ab") as allocator.fp:
-                for chunk in queue_content:
-                    for target, source in chunk:
-                        handle_sample(
-                            dataset[source], target, self.metadata_type.names, metadata, allocator, self.fields
-                        )
+                samples = chain.from_iterable(queue_content)
+                for target, source in progress(samples, num_samples, "writing images", "img"):
+                    handle_sample(dataset[source], target, self.metadata_type.names, metadata, allocator, self.fields)
                 allocator.flush_page()
             self.allocations = allocator.allocations
             self.pages_end = allocator.offset + allocator.next_page_written.value * self.page_size
