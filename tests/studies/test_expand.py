@@ -93,6 +93,13 @@ def test_a_study_stands_instead_of_the_users_sections():
     assert list(found["experiments"]) == ["random", "tau_0_1", "tau_0_5"]
 
 
+def test_what_a_study_says_of_a_kept_section_leaves_its_other_keys():
+    given = study()
+    base = {**BASE, "runtime": {"threads": 2, "processes": 1}}
+    changed = study(params={**given.params, "runtime": {"threads": 1}})
+    assert expand.expand(changed, base)["main"]["runtime"] == {"threads": 1, "processes": 1}
+
+
 def test_an_arm_changes_what_experiments_cannot():
     both = expand.expand(study(arms={"few": {"datasets": {"digits": {"train_limit": 100}}}, "all": {}}), BASE)
     assert both["few"]["datasets"]["digits"] == {"source": "digits", "path": "x", "train_limit": 100}

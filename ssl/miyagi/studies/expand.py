@@ -20,7 +20,7 @@ from miyagi.studies.settings import Study, Term
 
 Entries = dict[str, dict[str, Any]]
 KEPT = ("runtime", "tracking")
-"""Sections of the project's params.yaml that a study leaves as they are, unless it states them."""
+"""Sections of the project's params.yaml that a study leaves as they are, but for the keys that it states."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,10 @@ def expand(study: Study, base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     if missing := sorted(needed - study.params.keys()):
         raise UserError(f"params.{missing[0]}: missing; a study states all that decides")
     own = {key: value if key in KEPT else _emptied(value) for key, value in base.items()}
+    stated = {key: merge(base.get(key, {}), value) if key in KEPT else value for key, value in study.params.items()}
     result = {}
     for arm, changes in study.arms.items():
-        result[arm] = {**own, **merge(study.params, changes)}
+        result[arm] = {**own, **merge(stated, changes)}
         result[arm]["experiments"] = experiments(result[arm]["experiments"])[0]
     return result
 
