@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None, call: Call = fresh) -> None:
     args = parser().parse_args(arguments)
     with ending("zoo"):
         name, folder = named(args.images)
-        root = args.folder / folder
+        root = (args.folder or ROOT / ".miyagi" / args.params.stem) / folder
         params, seeds, jobs = project(root, args.params, args.images)
         if strange := [experiment for experiment in args.experiments if experiment not in params.experiments]:
             raise UserError(f"{args.params.name}: there is no experiment '{strange[0]}'; "
@@ -66,8 +66,8 @@ def main(arguments: Sequence[str] | None = None, call: Call = fresh) -> None:
                 tasks.append(partial(_once, results, f"{experiment}-{seed}", settings, f"{MODULE}:run", call,
                                      root=str(root), name=experiment, seed=seed))  # fmt: skip
         _side_by_side(tasks, jobs)
-        text = page(root, params, seeds, jobs, results, name)
-        start, end = "<!-- zoo -->\n", "<!-- end of zoo -->\n"
+        text = page(root, params, seeds, jobs, results, name, args.params.name)
+        start, end = (f"<!-- {word}{args.params.stem} -->\n" for word in ("", "end of "))
         kept = args.out.read_text(encoding="utf-8") if args.out.is_file() else f"{start}{end}"
         before, _, rest = kept.partition(start)
         write_text(args.out, before + start + text + end + rest.partition(end)[2])
@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--images", type=Path, help="FOLDER/{train,test}/<class>/* instead of Fashion-MNIST")
     found.add_argument("--params", type=Path, default=FILE, help="another zoo.yaml")
     found.add_argument("--out", type=Path, default=ROOT / "docs" / "methods.md", help="the page that holds the table")
-    found.add_argument("--folder", type=Path, default=ROOT / ".miyagi" / "zoo", help="where everything is kept")
+    found.add_argument("--folder", type=Path, help="where everything is kept (default: .miyagi/zoo)")
     return found
 
 
@@ -153,7 +153,9 @@ def run(root: str, name: str, seed: int) -> Record:
     return {"rates": rates, "last": last}
 
 
-def page(root: Path, params: Params, seeds: dict[str, list[int]], jobs: int, results: Results, name: str) -> str:
+def page(
+    root: Path, params: Params, seeds: dict[str, list[int]], jobs: int, results: Results, name: str, file: str
+) -> str:
     """The table of everything that was measured, and what it was measured with."""
     kept = {
         (experiment, seed): found
@@ -181,7 +183,7 @@ def page(root: Path, params: Params, seeds: dict[str, list[int]], jobs: int, res
         *("experiment", "seeds", "linear, best layer", "layer", "against random", "linear, last", "kNN"),
         *("against random", "pretext accuracy, %", "samples/s"),
     ]
-    return "\n\n".join([table(header, body), *_notes(params, list(kept.values()), jobs, results, name)]) + "\n"
+    return "\n\n".join([table(header, body), *_notes(params, list(kept.values()), jobs, results, name, file)]) + "\n"
 
 
 def compared(paths: Paths, params: Params, places: Sequence[tuple[str, int]]) -> dict[tuple[str, str], dict[str, Line]]:
@@ -205,7 +207,9 @@ def compared(paths: Paths, params: Params, places: Sequence[tuple[str, int]]) ->
     }
 
 
-def _notes(params: Params, kept: Sequence[dict[str, Any]], jobs: int, results: Results, name: str) -> list[str]:
+def _notes(
+    params: Params, kept: Sequence[dict[str, Any]], jobs: int, results: Results, name: str, file: str
+) -> list[str]:
     first, prepared = kept[0], results.load("data")
     assert prepared is not None
     n, machine, settings = prepared["records"]["run/0"], first["conditions"]["machine"], params.pretrain
@@ -213,7 +217,7 @@ def _notes(params: Params, kept: Sequence[dict[str, Any]], jobs: int, results: R
     notes = [
         f"{name}, {n['train']:,} training and {n['test']:,} test images of {params.datasets['zoo'].size} pixels, "
         f"{settings.epochs} epochs, {settings.batch_size} images a batch, {settings.optimizer}, lr {settings.lr:g}; "
-        "conv4 where nothing else is said (`benchmarks/zoo.yaml`). Linear: logistic regression on the layer and with "
+        f"conv4 where nothing else is said (`benchmarks/{file}`). Linear: logistic regression on the layer and with "
         "the regularisation that are best on validation; last: on the layer that downstream sees; kNN: k "
         f"{params.evaluate['knn']['k']}, T {params.evaluate['knn']['temperature']}. Top-1 of the test images in "
         "percent, read once; in brackets 95 % intervals: bootstrap over images, where there are several seeds t over "

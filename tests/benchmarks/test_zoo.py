@@ -32,8 +32,9 @@ def test_every_method_is_in_the_zoo():
     assert {entry["method"] for entry in entries.values()} == set(METHODS.entries)
 
 
-def test_every_entry_can_be_resolved(tmp_path):
-    params, seeds, jobs = zoo.project(tmp_path, zoo.FILE, None)
+@pytest.mark.parametrize("file", [zoo.FILE, zoo.FILE.with_name("zoo_longer.yaml")], ids=lambda file: file.stem)
+def test_every_entry_can_be_resolved(tmp_path, file):
+    params, seeds, jobs = zoo.project(tmp_path, file, None)
     for name in params.experiments:
         assert params.experiment(name).method == params.experiments[name]["method"]
     assert set(seeds) <= set(params.experiments)
@@ -48,13 +49,13 @@ def test_an_unknown_experiment_is_refused(tmp_path, capsys):
 
 def test_the_command_runs_its_processes(image_folder, tmp_path):
     """As `make zoo` calls it: where the module is __main__, its functions are still found by their names."""
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    (tmp_path / "zoo.yaml").write_text(yaml.safe_dump(TINY))
     out = tmp_path / "methods.md"
     options = [
         "--images",
         image_folder,
         "--params",
-        tmp_path / "tiny.yaml",
+        tmp_path / "zoo.yaml",
         "--folder",
         tmp_path / "kept",
         "--out",
@@ -69,14 +70,14 @@ def test_the_command_runs_its_processes(image_folder, tmp_path):
 @pytest.mark.slow
 def test_the_table_holds_what_the_stages_wrote(image_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(machine, "code", lambda: "0123456789abcdef")
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    (tmp_path / "zoo.yaml").write_text(yaml.safe_dump(TINY))
     out = tmp_path / "methods.md"
     out.write_text("# Methods\n\n<!-- zoo -->\nOUTDATED\n<!-- end of zoo -->\n\nThe end.\n")
     options = [
         "--images",
         image_folder,
         "--params",
-        tmp_path / "tiny.yaml",
+        tmp_path / "zoo.yaml",
         "--folder",
         tmp_path / "kept",
         "--out",
