@@ -1,4 +1,6 @@
+import http.server
 import socket
+import threading
 
 import pytest
 import yaml
@@ -53,13 +55,38 @@ def test_a_built_in_that_is_not_here_is_downloaded_later(checks):
     assert found.status == "warn" and "`dvc repro` downloads it" in found.words
 
 
-def test_a_server_that_does_not_answer_fails_nothing(checks):
+def test_a_server_that_does_not_answer_fails_nothing(checks, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    found = checks(lambda params: params.update(tracking={"uri": f"http://127.0.0.1:{port}"}))
-    assert found["tracking"].status == "warn"
-    assert "miyagi track sync" in found["tracking"].words
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    sweep = {"trials": 2, "space": {"temperature": {"low": 0.1, "high": 1.0}}, "storage": f"postgresql://me@{place}/x"}
+
+    def change(params):
+        params["tracking"] = {"uri": f"http://{place}"}
+        params["experiments"]["tuned"] = {"method": "simclr", "sweep": sweep}
+
+    assert "prefect" not in checks()
+    monkeypatch.setenv("PREFECT_API_URL", f"http://{place}/api")
+    found = checks(change)
+    for what, way_out in (
+        ("tracking", "miyagi track sync"), ("prefect", "docs/cluster.md"), ("sweep of tuned", "experiments.tuned.sweep.storage")
+    ):  # fmt: skip
+        assert found[what].status == "warn" and "does not answer" in found[what].words
+        assert way_out in found[what].words
+
+
+def test_a_server_that_answers(monkeypatch):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/api/health" else 404)
+            self.end_headers()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/api"
+        found = doctor._server("prefect", address, address, "")
+        server.shutdown()
+    assert str(found) == f"ok    prefect: answers at {address}"
 
 
 def test_other_versions_than_the_tested_ones_are_named(tmp_path):

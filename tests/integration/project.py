@@ -79,6 +79,13 @@ def commands(name):
     return [line.split("#")[0].strip() for language, block in blocks if not language for line in block.splitlines()]
 
 
+def made(command):
+    """A page's command with the environment that runs this test, instead of one that make would have to install."""
+    return (
+        f"{command} VENV={BIN.parent} --assume-old {BIN.parent}/installed" if command.startswith("make ") else command
+    )
+
+
 def checkout(root):
     """Copy what git knows or would add, and make it a repository of its own."""
     files = subprocess.run(

@@ -8,11 +8,9 @@ import time
 import pytest
 import yaml
 
-from tests.integration.project import BIN, checkout, processes, shrink
+from tests.integration.project import checkout, made, processes, shrink
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-
-MAKE = ("make", "flow", f"VENV={BIN.parent}", "--assume-old", f"{BIN.parent}/installed")
 
 
 def locked(project):
@@ -24,27 +22,20 @@ def locked(project):
     return found
 
 
-def small(params):
-    """Every kind of stage, and only the floor that is not trained."""
-    shrink(params)
-    params["experiments"] = {"random": params["experiments"]["random"]}
-    params["finetune"]["experiments"] = ["random"]
-
-
 def test_make_flow_gives_the_lock_of_dvc_repro(tmp_path):
     by_dvc, by_flow = checkout(tmp_path / "dvc" / "miyagi"), checkout(tmp_path / "flow" / "miyagi")
-    by_dvc.edit(small)
-    by_flow.edit(small)
+    by_dvc.edit(shrink)
+    by_flow.edit(shrink)
     stages = by_dvc.repro()
     assert len(stages) == 8
-    said = by_flow.run(*MAKE).stdout
+    said = by_flow.run("sh", "-c", made("make flow")).stdout
     assert "8 stages, 8 to run" in said and re.search(r"^Prefect server: \d+\.\d s to start$", said, re.MULTILINE)
     assert set(re.findall(r"^(\S+): done after \d+\.\d s \(\d of 8\)$", said, re.MULTILINE)) == stages
     print(said)
     assert locked(by_flow) == locked(by_dvc)
     assert by_flow.run("git", "status", "--porcelain").stdout.split() == ["M", "params.yaml", "??", "dvc.lock"]
     assert by_flow.repro() == set()
-    again = by_flow.run(*MAKE).stdout  # nothing is stale: no server is started for it
+    again = by_flow.run("sh", "-c", made("make flow")).stdout  # nothing is stale: no server is started for it
     assert again.splitlines()[-1] == "8 stages, 0 to run"
 
 

@@ -28,7 +28,7 @@ MEMORY = (1.5, 4.0)
 """GiB available, likewise. Conv-4 with 512 views of 32 pixels takes 1.7."""
 UNTESTED = "untested without a GPU: nccl, several GPUs, fp16 on CUDA, determinism on CUDA"
 PATIENCE = 3.0
-"""Seconds that a tracking server has for its answer."""
+"""Seconds that a server has for its answer."""
 PATH = {
     "git": "install git",
     "dvc": "pip install -r requirements.txt, and put the environment's bin folder on the PATH",
@@ -70,6 +70,9 @@ def run(paths: Paths) -> Iterator[Check]:
     yield _gpu(runtime.device)
     yield from _data(params, paths) if params else ()
     yield _tracking(paths, params.tracking if params else Tracking())
+    if address := os.environ.get("PREFECT_API_URL"):
+        yield _server("prefect", address, address, "start it, or unset PREFECT_API_URL; see docs/cluster.md")
+    yield from _storages(params) if params else ()
 
 
 def _packages(pins: Path) -> Iterator[Check]:
@@ -185,13 +188,8 @@ def _tracking(paths: Paths, settings: Tracking) -> Check:
     """Whether MLflow can be written; training goes on without, so nothing fails here."""
     store = locate(paths, settings)
     if store.uri.startswith("http"):
-        try:
-            with urllib.request.urlopen(f"{store.uri.rstrip('/')}/health", timeout=PATIENCE):
-                return Check("ok", "tracking", f"MLflow answers at {store.shown}")
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            later = "training goes on without it, `miyagi track sync` sends later"
-            return Check("warn", "tracking", f"{store.shown} does not answer ({reason}): start it; {later}")
+        later = "training goes on without it, `miyagi track sync` sends later"
+        return _server("tracking", store.uri, store.shown, f"start it; {later}")
     if store.uri.startswith("sqlite"):
         place = Path(re.sub(r"^[^:]*:///|\?.*$", "", store.uri))
         nearest = next(folder for folder in place.parents if folder.exists())
@@ -203,3 +201,28 @@ def _tracking(paths: Paths, settings: Tracking) -> Check:
             f"MLflow in {place}{'' if place.is_file() else ', made at the first run'}; to open it: `miyagi track ui`",
         )
     return Check("ok", "tracking", f"MLflow at {store.shown}, not asked: `miyagi track sync` does")
+
+
+def _server(what: str, address: str, shown: str, advice: str) -> Check:
+    """Whether a server says that it is well, as MLflow and Prefect do under /health."""
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=PATIENCE):
+            return Check("ok", what, f"answers at {shown}")
+    except (OSError, ValueError) as error:
+        return Check("warn", what, f"{shown} does not answer ({getattr(error, 'reason', error)}): {advice}")
+
+
+def _storages(params: Params) -> Iterator[Check]:
+    """The databases that sweeps of several machines share."""
+    import psycopg
+
+    sweeps = {name: params.sweep(name) for name in params.experiments}
+    for name, sweep in sweeps.items():
+        if sweep and sweep.storage:
+            try:
+                psycopg.connect(sweep.storage, connect_timeout=round(PATIENCE)).close()
+                yield Check("ok", f"sweep of {name}", "its database answers")
+            except psycopg.Error as error:
+                reason = str(error).strip().splitlines()[-1]
+                advice = f"start it, or mend experiments.{name}.sweep.storage"
+                yield Check("warn", f"sweep of {name}", f"its database does not answer ({reason}): {advice}")
