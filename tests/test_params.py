@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -228,6 +229,17 @@ def test_checking_imports_no_torch():
     code = "import sys, pathlib; from miyagi.params import read; read(pathlib.Path('params.yaml')); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_every_method_can_be_switched_on(edited):
+    """Experiments that stand in comments, each by taking away what makes it one."""
+    text = (ROOT / "params.yaml").read_text()
+    section = text[text.index("\nexperiments:") : text.index("\nembed:")]
+    shown = yaml.safe_load("\n".join(re.findall(r"^  # (\w+: \{.*)", section, re.MULTILINE)))
+    params = edited(lambda data: data["experiments"].update(shown))
+    assert {params.experiment(name).method for name in params.experiments} == set(METHODS.entries)
+    for floor, of in (("random_vit", ["mae"]), ("random_pair", ["split_brain", "cmc"])):
+        assert all(params.experiment(name).encoder == params.experiment(floor).encoder for name in of)
 
 
 SCENES = {"source": "scenes", "of": "digits", "path": "ssl/miyagi/data/sources/digits.py"}
