@@ -23,6 +23,13 @@ def test_info_nce_by_hand():
     assert float(accuracy) == 1
 
 
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_a_collapsed_network_finds_no_positive(beta):
+    """All vectors are one point: as near as the positive is every negative."""
+    point = torch.eye(3)[:1].expand(6, 3)
+    assert float(info_nce(point, point, point, 0.2, beta=beta)[1]) == 0
+
+
 def test_nt_xent_by_hand():
     # Two images whose views agree and are orthogonal to the other's: logits 1 / tau, 0, 0.
     views = torch.eye(2)

@@ -38,6 +38,16 @@ def test_dv_against_scipy():
     assert float(dv(positive, negative)) == pytest.approx(want, rel=1e-5)
 
 
+def test_dv_of_two_processes_is_that_of_all_their_scores():
+    torch.manual_seed(0)
+    positive, negative = torch.randn(2, 4), 5 * torch.randn(2, 4, 5)
+    whole = float(dv(positive, negative))
+    logs = torch.logsumexp(negative.flatten(1), 1) - math.log(20)
+    parts = [float(dv(positive[i], negative[i], lambda own: logs)) for i in range(2)]
+    assert sum(parts) / 2 == pytest.approx(whole, rel=1e-6)
+    assert sum(float(dv(positive[i], negative[i])) for i in range(2)) / 2 != pytest.approx(whole, rel=1e-3)
+
+
 @pytest.fixture
 def gaussians():
     """Pairs (x, y) with correlation 0.8 in each of two dimensions: I = -log(1 - 0.8^2) = 1.02 nats."""

@@ -7,6 +7,7 @@ from skimage import color
 from torch.nn.functional import normalize
 
 from miyagi.errors import UserError
+from miyagi.losses.contrast import contrast
 from miyagi.methods.base import build
 from miyagi.methods.cmc import CMC, Settings
 from miyagi.nn.encoders import base as encoders
@@ -24,10 +25,10 @@ def _one_thread(_two_threads):
 
 @pytest.fixture
 def make(info):
-    def method(**settings):
+    def method(n=info.n, **settings):
         torch.manual_seed(0)
         encoder = encoders.build({"name": "pair", "of": {"name": "conv4", "width": 8}}, info.mean, info.std)
-        return CMC(Settings(head=Head(kind="linear", out=16), **settings), encoder, info)
+        return CMC(Settings(head=Head(kind="linear", out=16), **settings), encoder, replace(info, n=n))
 
     return method
 
@@ -108,14 +109,24 @@ def test_no_gradient_for_the_banks(make, make_batch, negatives):
     assert not any(buffer.requires_grad for buffer in method.buffers())
 
 
-def test_with_a_bank_each_loss_trains_its_own_half(make, make_batch):
-    method = make()
-    light, _ = method.halves(make_batch(method, RECIPE, n=16))
-    light.square().sum(1).mul(torch.rand(16)).sum().backward(retain_graph=True)
-    light[:, 0].sum().backward()
-    assert all(p.grad is None or not p.grad.any() for p in method.encoder.second.parameters())
-    assert all(p.grad is None or not p.grad.any() for p in method.head.second.parameters())
-    assert method.encoder.first.blocks["conv1"][0].weight.grad.any()
+@pytest.mark.parametrize("own", [0, 1])
+@pytest.mark.parametrize("negatives", ["bank", "batch"])
+def test_with_a_bank_each_loss_trains_its_own_half(make, make_batch, monkeypatch, negatives, own):
+    """With one half's loss alone, the other half gets a gradient only where the batch is what it is compared with."""
+    calls = []
+
+    def one_alone(*arguments):
+        calls.append(contrast(*arguments))
+        return calls[-1] if len(calls) - 1 == own else {**calls[-1], "loss": calls[-1]["loss"].detach()}
+
+    monkeypatch.setattr("miyagi.methods.cmc.contrast", one_alone)
+    method = make(negatives=negatives)
+    method(make_batch(method, RECIPE, n=16), 0.0)["loss"].backward()
+    parts = (method.encoder, method.head)
+    halves = [[p for part in parts for p in getattr(part, name).parameters()] for name in ("first", "second")]
+    assert len(calls) == 2
+    assert all(p.grad.any() for p in halves[own])
+    assert all(p.grad.any() == (negatives == "batch") for p in halves[1 - own])
 
 
 def test_grey_data_is_refused(info):
@@ -123,7 +134,7 @@ def test_grey_data_is_refused(info):
         build("cmc", {}, encoders.build({"name": "pair"}, info.mean, info.std), replace(info, color=False))
 
 
-def test_shuffled_positives_are_worse(make, make_batch):
+def test_shuffled_positives_of_the_batch_are_worse(make, make_batch):
     """Colours of another image than the lightness."""
 
     def train(shuffle):
@@ -147,3 +158,24 @@ def test_shuffled_positives_are_worse(make, make_batch):
         return sum(losses[-4:]) / 4
 
     assert train(shuffle=False) < train(shuffle=True) - 0.4
+
+
+def test_shuffled_positives_of_the_banks_are_worse(make, make_batch):
+    """Ten epochs of 128 images, each with its own place in the banks or with another one in each epoch."""
+
+    def train(shuffle):
+        method = make(n=128, temperature=0.2)
+        optimiser, losses = optimizer(method, Pretrain(lr=3e-3)), []
+        for epoch in range(10):
+            whole = make_batch(method, RECIPE, 14 * epoch, n=128)
+            place = torch.randperm(128) if shuffle else whole.index
+            for rows in whole.index.chunk(4):
+                loss = method(replace(whole, views=[whole.views[0][rows]], index=place[rows]), 0.0)["loss"]
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                method.after_step(0.0)
+                losses.append(float(loss.detach()))
+        return sum(losses[-4:]) / 4
+
+    assert train(shuffle=False) < train(shuffle=True) - 0.5

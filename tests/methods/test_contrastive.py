@@ -160,6 +160,14 @@ def test_the_bound_says_how_many_candidates_there_are(make, make_batch):
         assert "mi_bound" not in method(make_batch(method, RECIPE, n=24), 0.0)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_collapsed_network_finds_no_positive(make, make_batch, loss):
+    method = make(f"{{method: simclr, loss: {loss}}}")
+    method.head = torch.nn.Flatten()
+    method.encoder.forward = lambda x: torch.eye(16)[:1].expand(len(x), 16)
+    assert float(method(make_batch(method, RECIPE, n=8), 0.0)["accuracy"]) == 0
+
+
 def test_fewer_negatives_are_an_easier_task(make, make_batch):
     batch, found = None, []
     for number in (1, 4, "null"):

@@ -1,7 +1,8 @@
 """For every method that trains: two processes with half a batch each make the step of one process with the whole batch.
 
 Each method trains for one step by the real loop, once with GroupNorm in the place of BatchNorm, and once with BatchNorm
-over the images of both processes. The two processes start once, for all methods.
+over the images of both processes. Settings of which a step meets what the one before it has left take more of them, as
+few as that needs: a difference in the last bits grows with each. The two processes start once, for all cases.
 """
 
 import copy
@@ -25,9 +26,23 @@ from tests.methods.test_methods import ENCODERS, SMALL, TRAINED
 from tests.processes import together
 
 EXCLUDED: dict[str, str] = {}
-"""Method -> why its step cannot be the same in two processes; say it in the method's docstring as well."""
-NAMES = [name for name in TRAINED if name not in EXCLUDED]
+"""Case -> why its step cannot be the same in two processes; say it in the setting's description as well."""
 IMAGES, WORLD = 16, 2
+LINEAR = {"kind": "linear", "out": 32}
+VARIANTS = {
+    "cmc: banks, NCE": ("cmc", {"number": 16, "head": LINEAR}, 2),
+    "npid: NCE": ("npid", {"number": 16}, 2),
+    "exemplar: softmax": ("exemplar", {"head": LINEAR}, 1),
+    "swav: full queue": ("swav", SMALL["swav"] | {"queue": IMAGES}, 2),
+    "bownet: student": ("bownet", SMALL["bownet"], 3),
+    "moco: queue of both views": ("moco", {"queue": 24, "symmetric": True, "recipe": "simclr_small"}, 2),
+    "simclr: queue of both views": ("simclr", SMALL["simclr"] | {"queue": 24, "negatives": "queue"}, 2),
+    "simclr: Donsker-Varadhan": ("simclr", SMALL["simclr"] | {"loss": "dv"}, 1),
+    "deep_infomax: Donsker-Varadhan": ("deep_infomax", SMALL["deep_infomax"] | {"estimator": "dv"}, 1),
+}
+CASES = {name: (name, SMALL.get(name, {}), 1) for name in TRAINED} | VARIANTS
+"""Case -> the method, its settings, and how many steps it takes."""
+NAMES = [name for name in CASES if name not in EXCLUDED]
 NORMS = ("group", "batch")
 
 
@@ -66,21 +81,22 @@ def group_norm(module):
             group_norm(child)
 
 
-def method_of(name, norm):
+def method_of(case, norm):
+    name, settings, _ = CASES[case]
     torch.manual_seed(0)
     half = ENCODERS.get(name, {"name": "conv4", "width": 8})
     pair = METHODS.settings(name).encoder_pair
     encoder = encoders.build({"name": "pair", "of": half} if pair else half, (0.5,) * 3, (0.3,) * 3)
-    method = build(name, SMALL.get(name, {}), encoder, DataInfo(64, 10, 32, (0.5,) * 3, (0.3,) * 3))
+    method = build(name, settings, encoder, DataInfo(64, 10, 32, (0.5,) * 3, (0.3,) * 3))
     if norm == "group":
         group_norm(method)
     return method
 
 
-def step(name, norm, world):
-    """One step of the real loop: the epoch's row, gradients, and what the method holds afterwards."""
-    method = method_of(name, norm)
-    settings = Pretrain(epochs=1, optimizer="sgd", lr=0.1, warmup_epochs=0.0, batch_size=IMAGES)
+def step(case, norm, world):
+    """The last step that a case takes in the real loop: the epoch's row, gradients, what the method holds afterwards."""
+    method, (name, _, steps) = method_of(case, norm), CASES[case]
+    settings = Pretrain(epochs=steps, optimizer="sgd", lr=0.1, warmup_epochs=0.0, batch_size=IMAGES)
     recipes = views(METHODS.settings(name)().recipe, {}, "test")
     trainer = Trainer(method, Share(world.rank, world.size), recipes, settings, size=32, seed=0, world=world)
     gradients = {}
@@ -91,7 +107,9 @@ def step(name, norm, world):
         after_backward(progress)
 
     method.after_backward = look
-    row = trainer._train_epoch(0)
+    for epoch in range(steps):
+        gradients.clear()
+        row = trainer._train_epoch(epoch)
     # Statistics of parts of a batch are averaged over processes, but follow one another in one.
     local = {id(b) for layer in method.modules() if hasattr(layer, LOCAL) for b in layer.buffers(recurse=False)}
     state = {key: value.clone() for key, value in method.state_dict(keep_vars=True).items() if id(value) not in local}
@@ -150,7 +168,12 @@ def test_both_processes_hold_the_same(shared, name, norm):
         assert different == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_the_variants_get_where_they_should():
+    assert step("bownet: student", "group", ALONE)["whole"]["student"] == 1
+    assert step("swav: full queue", "group", ALONE)["whole"]["queued"] == 2 * IMAGES
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_no_part_of_an_accumulated_batch_is_lost(name):
     """What a method keeps of a step (queue, bank, centre) depends on each of the batches that the step is made of."""
 
@@ -184,5 +207,5 @@ def test_no_part_of_an_accumulated_batch_is_lost(name):
 
 def test_exclusions_have_reasons():
     for name, reason in EXCLUDED.items():
-        assert name in TRAINED
+        assert name in CASES
         assert len(reason.split()) > 4

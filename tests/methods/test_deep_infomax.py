@@ -61,6 +61,13 @@ def test_jsd_and_dv_by_numpy(scored):
     assert float(dv["mi_bound"]) == -float(dv["loss"])
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_collapsed_network_finds_no_place(scored, estimator):
+    *_, keep = scored
+    query, keys = torch.ones(5, 8), torch.ones(5, 4, 8)
+    assert estimate(query, keys, keys.flatten(0, 1), keep, estimator, 1.0)["accuracy"] == 0
+
+
 def test_the_map_and_the_vector_are_of_one_pass(make, make_batch):
     method, calls = make(alpha=0.5).eval(), []
     assert method.layer == "conv3" and method.grid == 4

@@ -100,6 +100,7 @@ def test_copies_that_are_the_same_and_images_that_are_far(make, make_batch):
     logged = method.triplet(batch, mixed)
     assert float(logged["loss"]) == pytest.approx(1 * 5 / 6 + 201 * 1 / 6)
     assert logged["accuracy"] == 0
+    assert method.triplet(batch, torch.ones(8, 32))["accuracy"] == 0  # collapsed: all copies are as near
 
 
 @pytest.mark.parametrize("loss", LOSSES)

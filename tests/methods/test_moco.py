@@ -1,15 +1,19 @@
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 
 from miyagi.data.batch import Batch
+from miyagi.errors import UserError
 from miyagi.methods.moco import MoCo, Settings
 from miyagi.recipes import RECIPES
-from miyagi.settings import Head, Pretrain
+from miyagi.settings import Crop, Head, Pretrain, ViewRecipe
 from miyagi.train.loop import optimizer
 
 RECIPE = RECIPES["simclr_small"].views
+MILD = (ViewRecipe(crop=Crop(scale=(0.5, 1.0))),)
+"""A few steps are too few for the paper's."""
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +102,36 @@ def test_keys_are_normalised_in_shuffled_parts(encoder, info, make_batch):
         method.encode_keys(Batch([batch.views[0][:n], batch.views[1][:n]], batch.index[:n], batch.label[:n], batch.key))
         assert min(len(part) for part in seen) >= 2
         assert sum(len(part) for part in seen) == n
+
+
+@pytest.mark.parametrize(("splits", "processes"), [(1, 2), (8, 3)])
+def test_parts_that_processes_cannot_share_out(encoder, info, monkeypatch, splits, processes):
+    monkeypatch.setattr("miyagi.methods.moco.world_size", lambda: processes)
+    MoCo(Settings(queue=8, key_splits=2 * processes), encoder, info)
+    with pytest.raises(
+        UserError, match=f"key_splits {splits} cannot be shared out among {processes} processes; make it"
+    ):
+        MoCo(Settings(queue=8, key_splits=splits), encoder, info)
+
+
+def train(method, make_batch, shuffle=False, steps=24):
+    """The mean loss of the last 4 steps."""
+    optimiser, losses = optimizer(method, Pretrain(lr=3e-3)), []
+    for i in range(steps):
+        batch = make_batch(method, MILD, i, n=64)
+        if shuffle:
+            batch.views[1] = batch.views[1].roll(1, 0)
+        loss = method(batch, 0.0)["loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        method.after_step(0.0)
+        losses.append(float(loss.detach()))
+    return sum(losses[-4:]) / 4
+
+
+def test_shuffled_positives_are_worse(encoder, info, make_batch):
+    torch.manual_seed(0)
+    method = MoCo(Settings(queue=256, momentum=0.99, temperature=0.2), encoder, info)
+    other = copy.deepcopy(method)
+    assert train(method, make_batch) < train(other, make_batch, shuffle=True) - 0.15  # 0.29 to 0.62 in four seeds

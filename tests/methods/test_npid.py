@@ -67,8 +67,17 @@ def test_nce_by_its_formula(make, make_batch):
     share = 224 / 256
     want = -np.log(positive / (positive + share)) - np.log(1 - noise / (noise + share)).sum(1)
     assert float(logged["loss"].detach()) == pytest.approx(want.mean(), rel=1e-4)
-    assert float(logged["accuracy"]) == ((v * bank[:32]).sum(1) >= (v @ bank[32:].T).max(1)).mean()
+    assert float(logged["accuracy"]) == ((v * bank[:32]).sum(1) > (v @ bank[32:].T).max(1)).mean()
     assert float(method.partition.log_z) == pytest.approx(np.log(z), rel=1e-5)
+
+
+def test_a_collapsed_network_finds_no_image(make, make_batch):
+    method = make()
+    method.negatives.bank.features.copy_(torch.eye(128)[:1].expand(256, 128))
+    batch = make_batch(method, RECIPE, n=8)
+    old = method.negatives.bank.features[batch.index]
+    _, accuracy = method.nce(batch, old, old)
+    assert accuracy == 0
 
 
 def test_the_constant_is_fixed_after_the_first_batches(make, make_batch):

@@ -179,8 +179,4 @@ def test_two_processes_are_one(tmp_path):
         states = [half["state"] for half in halves]
         assert states[0].keys() == states[1].keys() == whole["state"].keys()
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-        if name.startswith("bank"):
-            torch.testing.assert_close(states[0], whole["state"])
-        if name.startswith("queue"):  # the same keys, the two processes' one after the other
-            rows = [torch.unique(state["queue.keys"], dim=0) for state in (states[0], whole["state"])]
-            torch.testing.assert_close(*rows)
+        torch.testing.assert_close(states[0], whole["state"])  # a queue's keys in the same order, too

@@ -15,6 +15,9 @@ from miyagi.losses.nce import log_partition, nce
 from miyagi.losses.pairs import count, in_fp32, similarities
 from miyagi.settings import ContrastiveSettings
 
+Gather = Callable[[Tensor], Tensor]
+"""What all processes hold, with gradient (nn/gather.py)."""
+
 
 class Partition(Protocol):
     """What fixes the constant of NCE (nn/partition.py)."""
@@ -34,6 +37,7 @@ class Pairs:
     negatives: Tensor
     keep: Tensor | None
     partition: Partition
+    gather: Gather
 
     def scores(self, temperature: float) -> tuple[Tensor, Tensor]:
         """Similarities over tau: with the positives (N), and with the negatives that are kept (flat)."""
@@ -58,13 +62,19 @@ LOSSES: dict[str, Callable[[Pairs, ContrastiveSettings], Tensor]] = {
     "margin": lambda p, s: contrastive(p.query, p.key, p.negatives, s.margin, form=s.form, keep=p.keep),
     "triplet": lambda p, s: triplet(p.query, p.key, p.negatives, s.margin, form=s.form, keep=p.keep),
     "jsd": lambda p, s: jsd(*p.scores(s.temperature)),
-    "dv": lambda p, s: dv(*p.scores(s.temperature)),
+    "dv": lambda p, s: dv(*p.scores(s.temperature), p.gather),
 }
 
 
 @in_fp32
 def contrast(
-    query: Tensor, key: Tensor, negatives: Tensor, keep: Tensor | None, settings: ContrastiveSettings, part: Partition
+    query: Tensor,
+    key: Tensor,
+    negatives: Tensor,
+    keep: Tensor | None,
+    settings: ContrastiveSettings,
+    part: Partition,
+    gather: Gather,
 ) -> dict[str, Tensor]:
     """The loss that `settings.loss` names, and what should be logged beside it.
 
@@ -75,18 +85,20 @@ def contrast(
         keep: N x K, which negatives a query may use, or None.
         settings: the loss and its parameters.
         part: the constant of NCE; the other losses ignore it.
+        gather: of `dv`, whose logarithm is of the mean over all processes; the other losses ignore it.
 
     Returns:
-        loss (scalar); accuracy: the share of queries whose positive has the largest dot product; mi_bound, in nats,
-        where one holds: InfoNCE and N-pair with unweighted negatives of the batch, and Donsker-Varadhan with them.
+        loss (scalar); accuracy: the share of queries whose positive has a larger dot product than all negatives;
+        mi_bound, in nats, where one holds: InfoNCE and N-pair with unweighted negatives of the batch, and
+        Donsker-Varadhan with them.
     """
-    loss = LOSSES[settings.loss](Pairs(query, key, negatives, keep, part), settings)
+    loss = LOSSES[settings.loss](Pairs(query, key, negatives, keep, part, gather), settings)
     with torch.no_grad():
         positive, negative = similarities(query, key, negatives)
         number = count(negative, keep)
         if keep is not None:
             negative = negative.masked_fill(~keep, LOWEST)
-        found = {"loss": loss, "accuracy": (positive >= negative.amax(1)).float().mean()}
+        found = {"loss": loss, "accuracy": (positive > negative.amax(1)).float().mean()}
         if settings.negatives == "batch" and settings.beta == settings.tau_plus == 0:
             if settings.loss in ("info_nce", "n_pair"):
                 found["mi_bound"] = mutual_information_bound(loss, number + 1).mean()

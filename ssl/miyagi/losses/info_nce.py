@@ -42,12 +42,13 @@ def info_nce(
         tau_plus: assumed share of negatives that are false, in [0, 1); above 0 only for vectors of unit length.
 
     Returns:
-        The mean loss (scalar), and the share of queries whose positive is nearest (scalar, no gradient).
+        The mean loss (scalar), and the share of queries whose positive is nearer than all negatives (scalar, no
+        gradient): none where a network has collapsed, and all are as near.
     """
     positive, negative = (similarity / temperature for similarity in similarities(query, key, negatives))
     if keep is not None:
         negative = negative.masked_fill(~keep, LOWEST)
-    accuracy = (positive >= negative.amax(1)).float().mean().detach()
+    accuracy = (positive > negative.amax(1)).float().mean().detach()
     if beta == 0 and tau_plus == 0:
         logits = torch.cat([positive[:, None], negative], 1)
         return F.cross_entropy(logits, positive.new_zeros(len(query), dtype=torch.int64)), accuracy

@@ -5,6 +5,7 @@ A score T is high for a pair that belongs together (drawn from the joint distrib
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def jsd(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 @in_fp32
-def dv(positive: Tensor, negative: Tensor) -> Tensor:
+def dv(positive: Tensor, negative: Tensor, gather: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
     """L = log E[exp(T-)] - E[T+]: minus the Donsker-Varadhan bound (Belghazi et al., ICML 2018; equation 2).
 
     -L estimates I from below, in nats, up to the bias of a logarithm of a mean over few samples.
@@ -38,8 +39,12 @@ def dv(positive: Tensor, negative: Tensor) -> Tensor:
     Args:
         positive: scores of pairs that belong together.
         negative: scores of pairs that do not.
+        gather: what all processes hold, with gradient (nn/gather.py): a logarithm of the mean over all of them is no
+            mean of their logarithms. Each has equally many scores.
     """
-    return torch.logsumexp(negative.flatten(), 0) - math.log(negative.numel()) - positive.mean()
+    own = torch.logsumexp(negative.flatten(), 0) - math.log(negative.numel())
+    every = gather(own[None])
+    return torch.logsumexp(every, 0) - math.log(len(every)) - positive.mean()
 
 
 def mutual_information_bound(loss: Tensor, candidates: Tensor | float) -> Tensor:

@@ -31,6 +31,7 @@ from miyagi.losses.contrast import contrast
 from miyagi.methods.base import Method
 from miyagi.nn import heads, negatives
 from miyagi.nn.encoders.pair import Pair
+from miyagi.nn.gather import gather
 from miyagi.nn.negatives import FromBank
 from miyagi.nn.partition import Partition
 from miyagi.settings import ContrastiveSettings, Head
@@ -90,7 +91,7 @@ class CMC(Method[Settings]):
         ):
             candidates, keep = source(batch.key, batch.index, other)
             key = source.bank.features[batch.index] if isinstance(source, FromBank) else other
-            found.append(contrast(query, key, candidates, keep, self.settings, partition))
+            found.append(contrast(query, key, candidates, keep, self.settings, partition, gather))
         logged = {name: torch.stack([figures[name] for figures in found]).mean() for name in found[0]}
         return logged | {"loss": found[0]["loss"] + found[1]["loss"]}
 

@@ -9,7 +9,7 @@ image, against what belongs to different images of the batch, with scores that a
 
 so that every image is contrasted with every other at the cost of a matrix product. psi is the head.
 Estimators: info_nce, where each place of the image competes with all places of the other images; jsd, which needs few
-negatives; dv, which needs many. With several processes dv's logarithm is of each process's own mean.
+negatives; dv, which needs many.
 Paper: DIM(L) is alpha 0 and beta 1 (the default, and the better one for classification), DIM(G) is alpha 1 and beta 0;
 batch 64, Adam with learning rate 1e-4, an 8 x 8 map of 32 x 32 images. The prior term, which matches y to a uniform
 distribution by an adversary (gamma 0.1), is left out: it needs an optimiser of its own and changes classification by
@@ -19,6 +19,7 @@ The map is the last one with 4 x 4 places or more: of conv4 at 32 pixels the thi
 Loader: one view.
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -33,10 +34,11 @@ from miyagi.losses.pairs import in_fp32
 from miyagi.methods.base import Method
 from miyagi.nn import heads
 from miyagi.nn.encoders.base import Encoder, pool_to
+from miyagi.nn.gather import gather
 from miyagi.nn.negatives import InBatch
 from miyagi.settings import Head, MethodSettings, Name
 
-ESTIMATORS = {"jsd": jsd, "dv": dv}
+ESTIMATORS = {"jsd": jsd, "dv": partial(dv, gather=gather)}
 
 
 class Settings(MethodSettings):
@@ -117,7 +119,7 @@ def estimate(
     """
     positive, negative = torch.einsum("nd,npd->np", query, keys) / tau, query @ others.T / tau
     lowest = negative.masked_fill(~keep, float("-inf"))
-    accuracy = (positive >= lowest.amax(1, keepdim=True)).float().mean().detach()
+    accuracy = (positive > lowest.amax(1, keepdim=True)).float().mean().detach()
     if estimator == "info_nce":  # one positive against all negatives: log(1 + sum exp(T- - T+))
         loss = F.softplus(torch.logsumexp(lowest, 1, keepdim=True) - positive).mean()
         bound = mutual_information_bound(loss, keep.sum(1).float().mean() + 1)

@@ -86,5 +86,5 @@ class Exemplar(Method[Settings]):
         loss = triplet(vectors, positive, candidates, self.settings.margin, form=self.settings.form, keep=keep)
         with torch.no_grad():
             near, far = squared_distances(vectors, positive, candidates)
-            right = near <= far.masked_fill(~keep, float("inf")).amin(1)
+            right = near < far.masked_fill(~keep, float("inf")).amin(1)
         return {"loss": loss, "accuracy": right.float().mean()}

@@ -25,11 +25,12 @@ from torch.nn import functional as F
 
 from miyagi.data.batch import Batch, DataInfo, View
 from miyagi.data.rng import bits
+from miyagi.errors import UserError
 from miyagi.losses.contrast import contrast
 from miyagi.methods.base import Method
 from miyagi.nn import heads, negatives
 from miyagi.nn.ema import ema, frozen_copy
-from miyagi.nn.gather import average_, gather_detached, rank, world_size
+from miyagi.nn.gather import average_, gather, gather_detached, rank, world_size
 from miyagi.nn.partition import Partition
 from miyagi.nn.sync_batch_norm import keep_local, local_statistics
 from miyagi.settings import ContrastiveSettings, Fraction, Head
@@ -42,7 +43,11 @@ class Settings(ContrastiveSettings):
     negatives: Literal["batch", "bank", "queue"] = "queue"
     momentum: Fraction = Field(0.999, description="m, of the key encoder")
     symmetric: bool = Field(False, description="each view is the query once, the other one its key (v2+, v3)")
-    key_splits: int = Field(8, ge=1, description="parts in which keys are normalised, shuffled; 1: all at once")
+    key_splits: int = Field(
+        8,
+        ge=1,
+        description="parts in which keys are normalised, shuffled; 1: all at once; runtime.processes divides it",
+    )
     head: Head = Head()
 
 
@@ -52,6 +57,11 @@ class MoCo(Method[Settings]):
     views = (View("query", recipe=0), View("key", recipe=1))
 
     def setup(self, settings: Settings, info: DataInfo) -> None:
+        if settings.key_splits % world_size():
+            raise UserError(
+                f"moco: key_splits {settings.key_splits} cannot be shared out among {world_size()} processes; "
+                "make it a multiple of runtime.processes"
+            )
         self.settings = settings
         self.head = heads.build(settings.head, self.encoder.dim)
         self.key_encoder = frozen_copy(self.encoder)
@@ -68,7 +78,7 @@ class MoCo(Method[Settings]):
             query = self._unit(self.head(self.encoder(batch.views[one])))
             key = self.encode_keys(batch, other)
             candidates, keep = self.negatives(batch.key, batch.index, key)
-            found.append(contrast(query, key, candidates, keep, self.settings, self.partition))
+            found.append(contrast(query, key, candidates, keep, self.settings, self.partition, gather))
             keys.append(key)
         self._pending.append((batch.index, torch.cat(keys)))
         return {name: torch.stack([figures[name] for figures in found]).mean() for name in found[0]}

@@ -76,7 +76,7 @@ class NPID(Method[Settings]):
         negatives, _ = self.negatives(batch.key, batch.index, query)
         log_z = self.partition(log_partition(query, negatives, tau, n=n))
         with torch.no_grad():
-            accuracy = ((query * old).sum(1) >= (query @ negatives.T).amax(1)).float().mean()
+            accuracy = ((query * old).sum(1) > (query @ negatives.T).amax(1)).float().mean()
         return nce(query, old, negatives, tau, n=n, log_z=log_z), accuracy
 
     def after_step(self, progress: float) -> None:

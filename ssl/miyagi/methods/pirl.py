@@ -31,6 +31,7 @@ from miyagi.errors import UserError
 from miyagi.losses.contrast import contrast
 from miyagi.methods.base import Method
 from miyagi.nn import heads
+from miyagi.nn.gather import gather
 from miyagi.nn.memory_bank import MemoryBank
 from miyagi.nn.negatives import FromBank
 from miyagi.nn.partition import Partition
@@ -98,7 +99,7 @@ class PIRL(Method[Settings]):
         key = self.negatives.bank.features[batch.index]
         candidates, _ = self.negatives(batch.key, batch.index, image)
         of_tiles, of_image = (
-            contrast(query, key, candidates, None, self.settings, partition)
+            contrast(query, key, candidates, None, self.settings, partition, gather)
             for query, partition in ((puzzle, self.tile_partition), (image, self.image_partition))
         )
         share = self.settings.weight

@@ -20,6 +20,7 @@ from miyagi.data.batch import Batch, DataInfo, View
 from miyagi.losses.contrast import contrast
 from miyagi.methods.base import Method
 from miyagi.nn import heads, negatives
+from miyagi.nn.gather import gather
 from miyagi.nn.partition import Partition
 from miyagi.settings import ContrastiveSettings, Head
 
@@ -51,7 +52,7 @@ class SimCLR(Method[Settings]):
         candidates, keep = self.negatives(batch.key, batch.index, projected)
         self._pending.append((batch.index, projected.detach()))
         other = projected.roll(len(batch), 0)
-        return contrast(projected, other, candidates, keep, self.settings, self.partition)
+        return contrast(projected, other, candidates, keep, self.settings, self.partition, gather)
 
     def after_step(self, progress: float) -> None:
         for index, keys in self._pending:

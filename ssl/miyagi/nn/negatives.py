@@ -104,7 +104,8 @@ class FromQueue(Negatives):
         return (held if self.number is None else held[self.draw(key, index, len(held))]), None
 
     def update(self, index: Tensor, keys: Tensor) -> None:
-        self.queue.push(gather_detached(keys))
+        of_images = keys.unflatten(0, (-1, len(index))).transpose(0, 1)  # N x V x D: processes follow one another here
+        self.queue.push(gather_detached(of_images).transpose(0, 1).flatten(0, 1))
 
 
 def build(settings: ContrastiveSettings, n: int, width: int) -> Negatives:
