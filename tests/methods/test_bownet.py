@@ -116,7 +116,7 @@ def test_words_and_histogram_by_scikit_learn(encoder, info, batches, histogram):
         scores = log_softmax(method.scores(batches[0].views[1]).numpy(), axis=1)
     assert float(logged["loss"]) == pytest.approx(-(target * scores).sum(1).mean(), rel=1e-5)
     found = np.take_along_axis(target, scores.argmax(1)[:, None], 1) > 0
-    assert float(logged["word_found"]) == pytest.approx(found.mean())
+    assert float(logged["accuracy"]) == pytest.approx(found.mean())
 
 
 def test_few_images_may_make_the_words(encoder, info, batches):
@@ -157,6 +157,19 @@ def test_all_processes_find_the_words_of_one(tmp_path):
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
     torch.testing.assert_close(first["words"], want["words"], rtol=1e-4, atol=1e-6)
     assert len(want["words"].unique(dim=0)) == 12
+
+
+def test_the_student_is_trained_and_the_teacher_is_not(method, batches):
+    method = student(method.train(), batches)
+    method(batches[0], 0.5)["loss"].backward()
+    assert all(p.grad.any() for p in (*method.encoder.parameters(), *method.head.parameters()))
+    assert all(p.grad is None for p in method.teacher.parameters())
+
+
+def test_the_students_loss_falls(encoder, info, batches, fit):
+    method = student(make(encoder, info, words=48).train(), batches)
+    first = fit(method, RECIPES["none"].views, steps=4, n=32, lr=0.02)
+    assert fit(method, RECIPES["none"].views, steps=24, n=32, lr=0.02) < first - 0.3
 
 
 def test_shuffled_words_are_worse(encoder, info, batches, fit):

@@ -84,6 +84,17 @@ def test_the_loss_by_hand(encoder, info):
     assert torch.equal(shown["truth"], white(8).views[0])
 
 
+def test_what_is_explained(encoder, info):
+    """Half of the images black, half white: an answer of 0.5 everywhere explains nothing, one of 0.2 less."""
+    method, batch = make(encoder, info), white(8)
+    batch.views[0][4:] = 0.0
+    with torch.no_grad():
+        method.decoder[-1].weight.zero_()
+        for answer, share in ((0.5, 0.0), (0.2, 1 - (0.04 + 0.64) / 2 / 0.25)):
+            method.decoder[-1].bias.fill_(answer)
+            assert float(method(batch, 0.0)["explained"]) == pytest.approx(share, abs=1e-5)
+
+
 def test_shuffled_targets_are_worse(encoder, info, fit):
     method = make(encoder, info)
     state = {name: tensor.clone() for name, tensor in method.state_dict().items()}

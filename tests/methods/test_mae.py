@@ -58,8 +58,8 @@ def test_the_loss_by_numpy_and_no_loss_on_what_was_seen(info, normalize):
     method, batch = make(info, normalize=normalize), noise(6)
     x, visible = batch.views[0], method.visible(batch)
     with torch.no_grad():
-        loss, answer = float(method(batch, 0.0)["loss"]), method.reconstruct(x, visible).numpy()
-    errors = []
+        logged, answer = method(batch, 0.0), method.reconstruct(x, visible).numpy()
+    loss, errors, masked = float(logged["loss"]), [], []
     for i in range(6):
         for place in set(range(16)) - set(visible[i].tolist()):
             row, column = 8 * (place // 4), 8 * (place % 4)
@@ -67,8 +67,10 @@ def test_the_loss_by_numpy_and_no_loss_on_what_was_seen(info, normalize):
             if normalize:
                 patch = (patch - patch.mean()) / np.sqrt(patch.var(ddof=1) + 1e-6)
             errors.append(np.square(answer[i, place] - patch).mean())
+            masked.append(patch)
     assert len(errors) == 6 * 12
     assert loss == pytest.approx(np.mean(errors), rel=1e-4)
+    assert float(logged["explained"]) == pytest.approx(1 - np.mean(errors) / np.var(masked), rel=1e-3)
     # Whatever is answered where the patch was seen, the loss is the same.
     own = method.reconstruct
     method.reconstruct = lambda x, visible: own(x, visible).scatter(1, visible[:, :, None].expand(-1, -1, 192), 100.0)

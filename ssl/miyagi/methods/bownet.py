@@ -15,6 +15,8 @@ complexity. Paper: counts on CIFAR-100, binary on ImageNet; crops, colour jitter
 is left out here; SGD, 200 epochs after those of the teacher, with a schedule of their own. Here both phases share one
 schedule, and the optimiser's running means go on from the teacher to the student for a few steps.
 
+Accuracy: the share of rotations that the teacher finds; then of images whose likeliest word, by the student, they hold.
+
 Both phases share one classifier (4 rows for rotations, then the words'), initialised anew between them. Which phase it
 is, the teacher and the words are in buffers and survive a resume; with several processes each finds the same words. A
 training of one epoch, and one that ends before its share is over, never gets to the student.
@@ -134,12 +136,12 @@ class BoWNet(Method[Settings]):
         if self.student:
             target, scores = self.target(batch), self.scores(batch.views[1])
             found = target.gather(1, scores.argmax(1, keepdim=True)) > 0
-            return {"loss": -(target * scores.log_softmax(1)).sum(1).mean(), "word_found": found.float().mean()}
+            return {"loss": -(target * scores.log_softmax(1)).sum(1).mean(), "accuracy": found.float().mean()}
         x = torch.cat([torch.rot90(batch.views[0], turn, (2, 3)) for turn in range(TURNS)])
         logits = self.head(self.encoder(x.contiguous(memory_format=torch.channels_last)))[:, :TURNS].float()
         turns = torch.arange(TURNS, device=x.device).repeat_interleave(len(batch))
         accuracy = (logits.detach().argmax(1) == turns).float().mean()
-        return {"loss": F.cross_entropy(logits, turns), "teacher_accuracy": accuracy}
+        return {"loss": F.cross_entropy(logits, turns), "accuracy": accuracy}
 
     def scores(self, x: Tensor) -> Tensor:
         """The student's answers, N x words."""

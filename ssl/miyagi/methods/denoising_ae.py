@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from miyagi.data.batch import Batch, DataInfo, View
 from miyagi.data.rng import normal, uniform
 from miyagi.methods.base import Method
+from miyagi.nn.explained import explained
 from miyagi.nn.pixel_decoder import PixelDecoder, last_map
 from miyagi.settings import Fraction, MethodSettings
 
@@ -77,8 +78,9 @@ class DenoisingAE(Method[Settings]):
         return batch.views[0]
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        answer = self.reconstruct(self.corrupt(batch))
-        return {"loss": F.mse_loss(answer.float(), self.target(batch))}
+        target = self.target(batch)
+        loss = F.mse_loss(self.reconstruct(self.corrupt(batch)).float(), target)
+        return {"loss": loss, "explained": explained(loss, target)}
 
     def show(self, batch: Batch) -> dict[str, Tensor]:
         corrupted = self.corrupt(batch)

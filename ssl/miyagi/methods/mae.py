@@ -26,6 +26,7 @@ from miyagi.data.rng import uniform
 from miyagi.errors import UserError
 from miyagi.methods.base import Method
 from miyagi.nn.encoders.vit_tiny import ViT
+from miyagi.nn.explained import explained
 from miyagi.nn.transformer import Block, MapNorm, initialize, positions
 from miyagi.settings import MethodSettings
 
@@ -99,9 +100,11 @@ class MAE(Method[Settings]):
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         x, visible = batch.views[0], self.visible(batch)
-        error = (self.reconstruct(x, visible).float() - self.target(x)).square().mean(2)
+        target = self.target(x)
+        error = (self.reconstruct(x, visible).float() - target).square().mean(2)
         masked = torch.ones_like(error).scatter(1, visible, 0.0)
-        return {"loss": (error * masked).sum() / masked.sum()}
+        loss = (error * masked).sum() / masked.sum()
+        return {"loss": loss, "explained": explained(loss, target[masked.bool()])}
 
     def show(self, batch: Batch) -> dict[str, Tensor]:
         x, visible = batch.views[0], self.visible(batch)
