@@ -8,6 +8,7 @@ from miyagi.data.augment import augment
 from miyagi.data.betons import read_images
 from miyagi.data.loader import Loader
 from miyagi.data.rng import Key
+from miyagi.nn.encoders.conv4 import Conv4, Settings
 from miyagi.settings import Crop, Monitor, ViewRecipe
 from miyagi.train.monitor import OnlineMonitor
 
@@ -58,6 +59,19 @@ def test_collapse_warns(encoder, loaders, capsys):
     warning = capsys.readouterr().err
     assert "collapsed after epoch 3" in warning and "pretrain.monitor.collapse_std" in warning
     assert len(warning.splitlines()) == 1
+    assert found["collapsed"] == 1
+
+
+def test_the_threshold_is_told_for_256_dimensions(loaders, capsys):
+    """Of 1024 it is half as high, as is the standard deviation of an embedding that is as spread out."""
+    torch.manual_seed(0)
+    encoder = Conv4(Settings(width=256), (0.5,) * 3, (0.3,) * 3)
+    std = OnlineMonitor(Monitor(), *loaders)(encoder, 1, False)["std"]
+    capsys.readouterr()
+    for told, collapsed in ((1.98 * std, 0), (2.02 * std, 1)):
+        found = OnlineMonitor(Monitor(collapse_std=told), *loaders)(encoder, 1, False)
+        assert found.get("collapsed", 0) == collapsed
+        assert ("told for 256 dimensions or fewer; here are 1024" in capsys.readouterr().err) == collapsed
 
 
 @pytest.mark.parametrize(("every", "looked"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (3, [3, 5]), (9, [5]), (0, [])])

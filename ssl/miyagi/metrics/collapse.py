@@ -1,5 +1,7 @@
 """Signs that an embedding has collapsed to a point or to few directions."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,20 @@ def embedding_std(features: NDArray[np.float32]) -> float:
     Near 1 / sqrt(D) for an isotropic embedding, 0 for a collapsed one.
     """
     return float(normalize(features).std(0).mean())
+
+
+WIDTH = 256
+"""Dimensions of conv4's embedding: a threshold is told for as many, or fewer."""
+
+
+def threshold(told: float, dimensions: int) -> float:
+    """The standard deviation below which an embedding of D dimensions has collapsed: told sqrt(256 / max(D, 256)).
+
+    That of an isotropic embedding is 1 / sqrt(D): what is a sixth of it at 256 dimensions is nearly half of it at 2048,
+    where an encoder in good health may be no better. Narrow embeddings lie in a cone, far below 1 / sqrt(D): for them
+    the threshold does not rise.
+    """
+    return told * math.sqrt(WIDTH / max(dimensions, WIDTH))
 
 
 def effective_rank(features: NDArray[np.float32]) -> float:

@@ -50,7 +50,6 @@ class Session:
         tracked: what tracks a trial.
         key: the digest of all that decides a trial's result; the study's name.
         epochs: of a trial.
-        collapse_std: the embedding's standard deviation below which a trial ends.
         begun: when this process began.
     """
 
@@ -61,7 +60,6 @@ class Session:
     tracked: Tracked
     key: str
     epochs: int
-    collapse_std: float
     begun: datetime = field(default_factory=datetime.now)
 
     @property
@@ -107,4 +105,4 @@ def session(name: str, params: Params, paths: Paths, tracked: Tracked) -> Sessio
         code_digest(declared(paths.dag, "sweep", {"method": own.method})),
         [torch.__version__, optuna.__version__, "cuda" if on_gpu(own.runtime) else "cpu"],
     ]
-    return Session(name, sweep, space, paths, tracked, digest(decides), short.epochs, short.monitor.collapse_std)
+    return Session(name, sweep, space, paths, tracked, digest(decides), short.epochs)

@@ -74,7 +74,7 @@ def judge(here: Session, trial: Trial, number: int, row: Row) -> None:
         trial.report(progress(row, here.sweep.objective), epoch)
     if number == 0:
         return
-    if row["std"] < here.collapse_std:
+    if row.get("collapsed"):
         ending = _failed(trial, "collapsed")
         raise ending if two else TrialPruned  # Optuna prunes one objective only
     if not two and trial.should_prune():

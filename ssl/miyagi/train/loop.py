@@ -134,8 +134,7 @@ class Trainer:
 
     def _collapsed(self) -> bool:
         """Whether the training should end here; what it trained is kept, for the report to show it as it is."""
-        std = self.history[-1].get("std") if self.history else None
-        if not self.settings.stop_on_collapse or std is None or std >= self.settings.monitor.collapse_std:
+        if not (self.settings.stop_on_collapse and self.history and self.history[-1].get("collapsed")):
             return False
         print(
             f"stopped after epoch {self.epoch} of {self.settings.epochs}: the embedding has collapsed "

@@ -10,7 +10,7 @@ from miyagi.data.augment import augment
 from miyagi.data.loader import Loader, Raw
 from miyagi.data.rng import Key
 from miyagi.metrics.alignment import alignment, similarity_quantiles, uniformity
-from miyagi.metrics.collapse import effective_rank, embedding_std
+from miyagi.metrics.collapse import WIDTH, effective_rank, embedding_std, threshold
 from miyagi.metrics.knn import knn
 from miyagi.nn.encoders.base import Encoder
 from miyagi.settings import Monitor, ViewRecipe
@@ -40,6 +40,7 @@ class OnlineMonitor:
 
         Returns:
             knn: top-1 accuracy in percent, where there are labels to tell apart; std and rank: see metrics/collapse.py;
+            collapsed: 1, only where std is below `settings.collapse_std`, told for 256 dimensions or fewer;
             alignment, uniformity, pos_q* and neg_q*, of the encoder's output for two views of each image: see
             metrics/alignment.py.
         """
@@ -49,18 +50,21 @@ class OnlineMonitor:
         first: list[Raw] = []
         queries, truth = features(encoder, self._keeping(first))
         k = min(self.settings.k, len(bank))
+        std, least = embedding_std(queries), threshold(self.settings.collapse_std, queries.shape[1])
         found = {
             # Of one class alone, every answer would be right.
             **({"knn": 100 * float((knn(bank, labels, queries, k) == truth).mean())} if len(set(labels)) > 1 else {}),
-            "std": embedding_std(queries),
+            "std": std,
             "rank": effective_rank(queries),
         }
-        if found["std"] < self.settings.collapse_std:
+        if std < least:
             print(
-                f"warning: the embedding has collapsed after epoch {epoch}: its standard deviation is "
-                f"{found['std']:.4f}, below {self.settings.collapse_std} (pretrain.monitor.collapse_std)",
+                f"warning: the embedding has collapsed after epoch {epoch}: its standard deviation is {std:.4f}, "
+                f"below {least:.4f} (pretrain.monitor.collapse_std {self.settings.collapse_std:g}, told for {WIDTH} "
+                f"dimensions or fewer; here are {queries.shape[1]})",
                 file=sys.stderr,
             )
+            found["collapsed"] = 1.0
         return found | (self._pairs(encoder, first) if sum(len(raw.index) for raw in first) > 1 else {})
 
     def _keeping(self, first: list[Raw]) -> Iterator[Raw]:
