@@ -131,3 +131,5 @@ def test_weighted_leaves_out_what_is_not_defined() -> None:
             return counts[:, 0] / (counts @ rare)
 
     assert weighted(ratio, [10]) == (1, 1, 1)
+    with pytest.raises(ValueError, match="none of 50 redrawn sets of 10 images has a number"):
+        weighted(lambda counts: np.full(len(counts), np.nan), [10], draws=50)

@@ -34,3 +34,27 @@ def relabelled(copied, trained):
         return paths
 
     return change
+
+
+@pytest.fixture
+def reannotated(copied, annotated):
+    """reannotated("scenes", "val", change): the annotated project where a scene at a position is `change(position, it)`."""
+    from dataclasses import replace
+
+    from miyagi.data.annotations import Annotations, write_annotations
+    from miyagi.data.decode import Beton
+    from miyagi.data.scene import Scene
+
+    def make(dataset, split, change, name="reannotated"):
+        paths = copied(annotated, name)
+        file = paths.annotations(dataset, split)
+        known, pictures = Annotations(file), Beton(paths.beton(dataset, split))
+        scenes = []
+        for i in range(len(known)):
+            objects = known.objects(i) if "boxes" in known.kinds else ()
+            mask, normals = (known.map(kind, i) if kind in known.kinds else None for kind in ("masks", "normals"))
+            scenes.append(change(i, replace(Scene(pictures[i], *objects), mask=mask, normals=normals)))
+        write_annotations(file, scenes, known.kinds)
+        return paths
+
+    return make

@@ -1,5 +1,7 @@
 """Pictures mirrored with what is known of them, and a training that sees neither the test split nor a broken loss."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from miyagi.protocols import dense
 from miyagi.protocols.base import DoesNotApply
 from miyagi.protocols.dense import Pictures, Training, batch, outcome
 from miyagi.protocols.segmentation import Segmentation, Settings
+from miyagi.registry import PROTOCOLS
 from miyagi.settings import Descent, Grid
 
 
@@ -146,6 +149,24 @@ def test_each_epoch_shows_every_picture_once_in_another_order(task):
 def test_a_kind_that_is_not_there(make_task, annotated):
     with pytest.raises(DoesNotApply, match="it has no boxes"):
         dense.require(make_task("simclr", "spheres", annotated), "boxes")
+
+
+@pytest.mark.parametrize(("protocol", "dataset", "split", "without", "what"), [
+    ("segmentation", "scenes", "val",
+     lambda _, scene: replace(scene, mask=np.full_like(scene.mask, 255)), "pixel that is not ignored"),
+    ("detection", "scenes", "test",
+     lambda _, scene: replace(scene, difficult=np.ones_like(scene.difficult)), "object that is not difficult"),
+    ("surface_normals", "spheres", "test",
+     lambda _, scene: replace(scene, normals=np.zeros_like(scene.normals)), "pixel with a known normal"),
+])  # fmt: skip
+def test_a_split_with_nothing_to_score_is_a_line_before_the_training(
+    make_task, reannotated, monkeypatch, protocol, dataset, split, without, what
+):
+    monkeypatch.setattr(Training, "fit", lambda self: pytest.fail("it was trained"))
+    module = PROTOCOLS.load(protocol)
+    task = make_task("simclr", dataset, reannotated(dataset, split, without))
+    with pytest.raises(DoesNotApply, match=f"^its {split} split has no {what}$"):
+        module.evaluate(task, module.Settings(), 0)
 
 
 def test_an_outcome_has_the_whole_split_s_value(task):

@@ -76,6 +76,9 @@ def weighted(
 
     Returns:
         The number for every image counted once, and the interval's ends, low before high.
+
+    Raises:
+        ValueError: no redrawn set has a number, so the images have none either.
     """
     rng, total = np.random.default_rng(seed), sum(sizes)
     found = []
@@ -88,7 +91,10 @@ def weighted(
             groups.append(np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size))
         found.append(statistic(np.concatenate(groups, axis=1).astype(np.float64)))
     numbers = np.concatenate(found)
-    low, high = np.quantile(numbers[np.isfinite(numbers)], [(1 - level) / 2, (1 + level) / 2])
+    defined = numbers[np.isfinite(numbers)]
+    if not defined.size:
+        raise ValueError(f"none of {draws} redrawn sets of {total} images has a number")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return float(statistic(np.ones((1, total)))[0]), float(low), float(high)
 
 

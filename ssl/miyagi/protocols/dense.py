@@ -134,6 +134,20 @@ def require(task: Task, kind: str) -> list[str]:
     return kinds[kind]
 
 
+def check_splits(task: Task, scored: Callable[[Pictures, int], bool], what: str) -> None:
+    """Raise DoesNotApply, before anything is trained, where a split has nothing that a score could be taken over.
+
+    Args:
+        task: the data set.
+        scored: a split's pictures and a position -> whether that picture has anything.
+        what: is lacking, e.g. "object that is not difficult".
+    """
+    for split in ("val", "test"):
+        source = pictures(task, split)
+        if not any(scored(source, row) for row in range(len(source))):
+            raise DoesNotApply(f"its {split} split has no {what}")
+
+
 def batch(read: Callable[[int, bool], Tensor], rows: list[int], flips: list[bool], fill: float) -> Tensor:
     """What `read` gives (... x H x W) as one tensor, filled up at the right and at the bottom where sizes differ.
 

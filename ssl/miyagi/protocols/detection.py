@@ -26,7 +26,7 @@ from miyagi.metrics.bootstrap import Floats
 from miyagi.metrics.detection import METRICS, AveragePrecision, Objects
 from miyagi.nn.encoders.base import Encoder, map_shapes
 from miyagi.protocols.base import Outcome
-from miyagi.protocols.dense import BATCH, Pictures, Training, outcome, pictures, require
+from miyagi.protocols.dense import BATCH, Pictures, Training, check_splits, outcome, pictures, require
 from miyagi.protocols.task import Task
 from miyagi.settings import DenseSettings
 
@@ -140,10 +140,11 @@ def evaluate(task: Task, settings: Settings, seed: int) -> list[Outcome]:
     """AP, AP50 and AP75, in percent, on the validation and the test split.
 
     Raises:
-        DoesNotApply: the data set has no boxes.
+        DoesNotApply: the data set has no boxes, or a split no object that counts.
         UserError: the pictures are too small for the encoder, or no learning rate converges.
     """
     classes = require(task, "boxes")
+    check_splits(task, lambda source, row: bool((~source.objects(row)[2]).any()), "object that is not difficult")
     problem = Detection(settings, len(classes), task.size, pictures(task, "val"))
     tuned = Training(task, "detection", problem, settings, seed).fit()
     found = []

@@ -24,7 +24,7 @@ from miyagi.metrics.segmentation import confusion, mean_iou, pixel_accuracy
 from miyagi.nn.encoders.base import Encoder
 from miyagi.nn.fcn import FCN
 from miyagi.protocols.base import Outcome
-from miyagi.protocols.dense import Pictures, Training, batch, outcome, pictures, predicted, require
+from miyagi.protocols.dense import Pictures, Training, batch, check_splits, outcome, pictures, predicted, require
 from miyagi.protocols.task import Task
 from miyagi.settings import DenseSettings
 
@@ -75,10 +75,11 @@ def evaluate(task: Task, settings: Settings, seed: int) -> list[Outcome]:
     """Mean IoU and pixel accuracy, in percent, on the validation and the test split.
 
     Raises:
-        DoesNotApply: the data set has no masks.
+        DoesNotApply: the data set has no masks, or a split no pixel that counts.
         UserError: the pictures are too small for the encoder, or no learning rate converges.
     """
     classes = require(task, "masks")
+    check_splits(task, lambda source, row: bool((source.mask(row) != IGNORED).any()), "pixel that is not ignored")
     problem = Segmentation(settings, len(classes), task.size, pictures(task, "val"))
     tuned = Training(task, "segmentation", problem, settings, seed).fit()
     found = []

@@ -21,7 +21,17 @@ from miyagi.metrics.bootstrap import Floats
 from miyagi.nn.encoders.base import Encoder
 from miyagi.nn.fcn import FCN
 from miyagi.protocols.base import Outcome
-from miyagi.protocols.dense import Pictures, Training, Tuned, batch, outcome, pictures, predicted, require
+from miyagi.protocols.dense import (
+    Pictures,
+    Training,
+    Tuned,
+    batch,
+    check_splits,
+    outcome,
+    pictures,
+    predicted,
+    require,
+)
 from miyagi.protocols.task import Task
 from miyagi.settings import DenseSettings
 
@@ -78,6 +88,7 @@ def evaluate(task: Task, settings: Settings, seed: int) -> list[Outcome]:
         UserError: the pictures are too small for the encoder, or no learning rate converges.
     """
     require(task, "normals")
+    check_splits(task, lambda source, row: bool((source.normals(row) != 0).any()), "pixel with a known normal")
     problem = Regression(settings, task.size, pictures(task, "val"))
     tuned = Training(task, "surface_normals", problem, settings, seed).fit()
     found = []
