@@ -9,9 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import cosine_similarity
 from threadpoolctl import threadpool_limits
 
-from miyagi.errors import UserError
 from miyagi.metrics.knn import normalize
-from miyagi.protocols.base import Bank
+from miyagi.protocols.base import Bank, DoesNotApply
 from miyagi.protocols.fewshot import Settings, _logistic, episodes, evaluate, score
 
 SETTINGS = Settings(ways=3, shots=[1, 4], queries=6, episodes=5, iterations=60, lr=0.3)
@@ -127,7 +126,7 @@ def test_centring_is_by_the_training_split(write_bank, pixels):
 
 def test_four_classes(write_bank, pixels):
     few = pixels | {"test.labels": pixels["test.labels"] % 4}
-    with pytest.raises(UserError, match=r"^evaluate\.fewshot\.ways: 5 ways, but digits\.test has 4 classes$"):
+    with pytest.raises(DoesNotApply, match=r"^evaluate\.fewshot\.ways: 5 ways, but digits\.test has 4 classes$"):
         evaluate(Bank(write_bank(few)), Settings(), 0)
 
 
@@ -136,7 +135,7 @@ def test_a_class_with_one_image(write_bank, pixels):
     labels[labels == 3] = 4
     labels[0] = 3
     with pytest.raises(
-        UserError, match=r"15 queries and 5 shots of each class, but class 3 of digits\.test has 1 image"
+        DoesNotApply, match=r"15 queries and 5 shots of each class, but class 3 of digits\.test has 1 image"
     ):
         evaluate(Bank(write_bank(pixels | {"test.labels": labels})), Settings(), 0)
 

@@ -5,7 +5,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from miyagi.errors import UserError
-from miyagi.protocols.base import Bank
+from miyagi.protocols.base import Bank, DoesNotApply
 from miyagi.protocols.knn import Settings, evaluate
 
 
@@ -66,7 +66,7 @@ def test_val_decides_and_test_cannot(write_bank, pixels):
 
 
 def test_more_neighbours_than_images(write_bank, pixels):
-    with pytest.raises(UserError, match=r"evaluate\.knn\.k: 601 neighbours, but the bank holds 600"):
+    with pytest.raises(DoesNotApply, match=r"evaluate\.knn\.k: 601 neighbours, but the bank holds 600"):
         evaluate(Bank(write_bank(pixels)), Settings(k=[1, 601]), 0)
 
 

@@ -73,7 +73,7 @@ def test_odd_input(write_bank, pixels, banks):
     with pytest.raises(DoesNotApply, match="no other data set"):
         evaluate(Bank(write_bank(pixels)), Settings(), 0)
     bank, own, _ = banks
-    with pytest.raises(UserError, match=r"evaluate\.ood\.k: 601 neighbours, but the bank holds 600 training images"):
+    with pytest.raises(DoesNotApply, match=r"evaluate\.ood\.k: 601 neighbours, but the bank holds 600 training images"):
         evaluate(bank, Settings(k=601), 0)
     dead = Bank(write_bank(own | {"train.encoder": np.ones((600, 64))}, "dead"))
     dead.others = bank.others

@@ -7,8 +7,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import normalize
 from sklearn.svm import LinearSVC
 
-from miyagi.errors import UserError
-from miyagi.protocols.base import Bank
+from miyagi.protocols.base import Bank, DoesNotApply
 from miyagi.protocols.svm import Settings, evaluate
 
 C = [0.01, 0.1, 10.0]
@@ -74,7 +73,7 @@ def test_a_class_without_a_positive_is_left_out_of_the_mean(write_bank, multi_ho
     )
     assert after.span[0] == pytest.approx(before.scores[[0, 2]].mean())
     gone["test.labels"][:] = 0
-    with pytest.raises(UserError, match="no image of test has a label"):
+    with pytest.raises(DoesNotApply, match="no image of test has a label"):
         evaluate(Bank(write_bank(gone, "c")), Settings(c=[1.0]), 0)
 
 
@@ -97,5 +96,5 @@ def test_a_class_with_one_image(write_bank, pixels, multi_hot, several):
         y[y == 2] = 3
         y[7] = 2
     rare["train.labels"] = y
-    with pytest.raises(UserError, match=r"evaluate\.svm\.folds: 3 folds, but class 2 tells 1 training"):
+    with pytest.raises(DoesNotApply, match=r"evaluate\.svm\.folds: 3 folds, but class 2 tells 1 training"):
         evaluate(Bank(write_bank(rare)), Settings(c=C), 0)

@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from miyagi.errors import UserError
 from miyagi.metrics.knn import normalize
 from miyagi.protocols.base import Bank, DoesNotApply, Outcome
 from miyagi.settings import Frozen
@@ -55,8 +54,8 @@ def evaluate(bank: Bank, settings: Settings, seed: int) -> list[Outcome]:
     """Accuracy of each episode, in percent. All layers, shots, classifiers and encoders see the same episodes.
 
     Raises:
-        UserError: a split has fewer classes than `ways`, or a class fewer images than an episode takes.
-        DoesNotApply: an image has several labels.
+        DoesNotApply: an image has several labels, a split has fewer classes than `ways`, or a class fewer images than
+            an episode takes.
     """
     found = []
     for split in settings.splits:
@@ -95,13 +94,16 @@ def episodes(labels: NDArray[np.int64], settings: Settings, seed: int, place: st
         settings: ways, shots, queries, episodes.
         seed: of all episodes.
         place: names the images in an error message.
+
+    Raises:
+        DoesNotApply: see `evaluate`.
     """
     classes, counts = np.unique(labels, return_counts=True)
     each = settings.queries + max(settings.shots)
     if len(classes) < settings.ways:
-        raise UserError(f"evaluate.fewshot.ways: {settings.ways} ways, but {place} has {len(classes)} classes")
+        raise DoesNotApply(f"evaluate.fewshot.ways: {settings.ways} ways, but {place} has {len(classes)} classes")
     if counts.min() < each:
-        raise UserError(
+        raise DoesNotApply(
             f"evaluate.fewshot: {settings.queries} queries and {max(settings.shots)} shots of each class, but class "
             f"{classes[counts.argmin()]} of {place} has {counts.min()} image(s)"
         )

@@ -7,9 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from miyagi.errors import UserError
 from miyagi.metrics.knn import knn
-from miyagi.protocols.base import Bank, Features, Fitted, Outcome, best_on_val, classify
+from miyagi.protocols.base import Bank, DoesNotApply, Features, Fitted, Outcome, best_on_val, classify
 from miyagi.settings import Frozen
 
 
@@ -24,12 +23,16 @@ class Settings(Frozen):
 
 
 def evaluate(bank: Bank, settings: Settings, seed: int) -> list[Outcome]:
-    """Top-1 accuracy of the test images among the training images; `seed` has no effect."""
+    """Top-1 accuracy of the test images among the training images; `seed` has no effect.
+
+    Raises:
+        DoesNotApply: k is larger than the training split, or see `check_classes`.
+    """
 
     def fit(train: Features, val: Features) -> Fitted:
         candidates = settings.k if isinstance(settings.k, list) else [settings.k]
         if max(candidates) > len(train.x):
-            raise UserError(
+            raise DoesNotApply(
                 f"evaluate.knn.k: {max(candidates)} neighbours, but the bank holds {len(train.x)} training images"
             )
 

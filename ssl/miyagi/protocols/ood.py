@@ -45,8 +45,7 @@ def evaluate(bank: Bank, settings: Settings, seed: int) -> list[Outcome]:
     """AUROC of each detector against each other data set; `seed` has no effect.
 
     Raises:
-        UserError: k is larger than the training split.
-        DoesNotApply: there is no other data set.
+        DoesNotApply: there is no other data set, or k is larger than the training split.
     """
     if not bank.others:
         raise DoesNotApply("there is no other data set to tell it from")
@@ -77,7 +76,7 @@ def _percent(scores: Floats, outside: NDArray[np.bool_], counts: Floats) -> Floa
 def knn_distance(train: Features, k: int) -> Score:
     """1 - cosine to the k-th nearest image of `train`."""
     if k > len(train.x):
-        raise UserError(f"evaluate.ood.k: {k} neighbours, but the bank holds {len(train.x)} training images")
+        raise DoesNotApply(f"evaluate.ood.k: {k} neighbours, but the bank holds {len(train.x)} training images")
     bank = normalize(train.x).T
 
     def score(x: NDArray[np.float32]) -> Floats:

@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from miyagi.errors import UserError
 from miyagi.metrics.average_precision import average_precision
 from miyagi.metrics.bootstrap import weighted
 from miyagi.metrics.knn import normalize
-from miyagi.protocols.base import Bank, Features, Fitted, Outcome, best_on_val, classify
+from miyagi.protocols.base import Bank, DoesNotApply, Features, Fitted, Outcome, best_on_val, classify
 from miyagi.settings import Frozen
 
 Floats = NDArray[np.float64]
@@ -41,7 +40,11 @@ class Settings(Frozen):
 
 
 def evaluate(bank: Bank, settings: Settings, seed: int) -> list[Outcome]:
-    """Top-1 accuracy, or mAP where an image has several labels, in percent; `seed` has no effect."""
+    """Top-1 accuracy, or mAP where an image has several labels, in percent; `seed` has no effect.
+
+    Raises:
+        DoesNotApply: a class has fewer training images, or lacks fewer, than there are folds; or a split has no label.
+    """
     train = bank.labels("train")
     if train.ndim == 1:
         _check_folds(*np.unique(train, return_counts=True), settings.folds)
@@ -72,7 +75,7 @@ def _several_labels(bank: Bank, layer: str, settings: Settings) -> list[Outcome]
         scores = np.stack([model.decision_function(normalize(images)) for model in models], axis=1)
         each = _precisions(scores, labels == 1, settings, np.ones((1, len(images))))[0]
         if np.isnan(each).all():
-            raise UserError(f"{bank.file}: no image of {split} has a label; mAP has no meaning there")
+            raise DoesNotApply(f"no image of {split} has a label; mAP has no meaning there")
         span = weighted(partial(_mean_precision, scores, labels == 1, settings), [len(images)])
         found.append(
             Outcome(
@@ -121,7 +124,7 @@ def _fit(x: NDArray[np.float32], y: NDArray[Any], c: float, settings: Settings) 
 
 def _check_folds(classes: NDArray[np.int64], counts: NDArray[np.int64], folds: int) -> None:
     if counts.min() < folds:
-        raise UserError(
+        raise DoesNotApply(
             f"evaluate.svm.folds: {folds} folds, but class {classes[counts.argmin()]} tells {counts.min()} training "
             "image(s) apart; ask for fewer folds, or take more images (train_limit)"
         )
