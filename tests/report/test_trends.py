@@ -6,8 +6,8 @@ from miyagi.report.tables import Group, Line
 from miyagi.report.trends import trends
 
 
-def line(experiment, value, layer="encoder", **condition):
-    row = {"layer": layer, "condition": condition}
+def line(experiment, value, layer="encoder", chosen=None, **condition):
+    row = {"layer": layer, "condition": condition, "chosen": chosen}
     return Line("seed", experiment, "simclr", (0,), (value, value - 1, value + 1), rows=(row,))
 
 
@@ -21,6 +21,14 @@ def test_layers_first_to_last():
     assert found.series == {"a": [40.0, 20.0, 30.0, 0.0, 10.0], "b": [5.0, None, None, None, None]}
     assert found.places == [0, 0.25, 0.5, 0.75, 1]
     assert found.words("b") == "stem 5.00 %"
+
+
+def test_the_layer_that_was_chosen_is_no_layer_more():
+    layers = {name: [line("a", 10.0 * i, name, {"c": 0.1})] for i, name in enumerate(("conv1", "conv2", "encoder"))}
+    layers["best"] = [line("a", 20.0, "best", {"layer": "encoder", "c": 0.1})]
+    (found,) = trends([Group("layers", "0" * 16, "digits", "top1", layers)])
+    assert found.ticks == ["conv1", "conv2", "encoder"]
+    assert found.series == {"a": [0.0, 10.0, 20.0]}
 
 
 def test_labels_on_a_logarithmic_axis():

@@ -98,11 +98,16 @@ def trends(tables: Sequence[Group]) -> list[Trend]:
 
 
 def _layers(table: Group) -> Trend | None:
-    plain = {name: lines for name, lines in table.layers.items() if "," not in name}
+    plain = {name: lines for name, lines in table.layers.items() if "," not in name and not _was_chosen(lines)}
     if len(plain) < LEAST:
         return None
     names = sorted(plain, key=lambda name: (name == "head", name == "encoder", name != "stem", name))
     return _trend(table, "layer", names, places(range(len(names))), [plain[name] for name in names])
+
+
+def _was_chosen(lines: Sequence[Line]) -> bool:
+    """Whether a part is one of the other layers over again, the one that validation chose."""
+    return any("layer" in (row["chosen"] or {}) for line in lines for row in line.rows)
 
 
 def _labels(table: Group) -> list[Trend]:
