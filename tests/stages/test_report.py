@@ -266,6 +266,24 @@ def test_page_shows_all_its_parts(world: World) -> None:
     assert len(ids) == len(set(ids))
 
 
+def test_the_first_protocol_with_labels_shows_its_mistakes(world: World) -> None:
+    world.run()
+    assert "The protocol <em>knn</em> on the test split" in world.html
+    for name in METHODS:
+        save_file({"digits.test.encoder.top1.scores": np.zeros(100)}, world.paths.predictions(name, 0, "knn"))
+    world.run()
+    assert "The protocol <em>linear</em> on the test split" in world.html
+
+
+def test_every_familys_settings_are_told_by_their_digest(world: World) -> None:
+    params = world.params
+    params.finetune.protocols, params.dense.protocols = ["lowlabel"], ["segmentation"]
+    told = report._settings(params)
+    for name in ("knn", "linear", "lowlabel", "segmentation"):
+        settings = PROTOCOLS.settings(name)().model_dump(mode="json")
+        assert yaml.safe_load(told[digest(settings)]) == settings
+
+
 def test_says_when_there_is_nothing_but_floors(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
     world = World(Paths(tmp_path), *digits, methods={"random": "random"})
     world.write()

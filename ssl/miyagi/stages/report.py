@@ -31,8 +31,6 @@ from miyagi.report.trends import trends
 from miyagi.tracking import durations
 
 Read = TypeVar("Read")
-CONFUSED = "linear"
-"""The protocol whose mistakes are shown."""
 Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
 ReadImages = Callable[[Path, Sequence[int]], Images]
 
@@ -82,6 +80,7 @@ def run(
     ]
     classes = next(entry.classes for entry in data if entry.name == params.dataset)
     images = read_images or _read_betons
+    confused, confusions = _confusions(params, predictions, len(classes))
     maps, pictures = _maps(paths, names, seeds[0], params.dataset, images)
     page = html.Page(
         dataset=params.dataset,
@@ -104,8 +103,8 @@ def run(
         trends=trends(tables),
         maps=maps,
         sprite=pictures,
-        confusions=_confusions(params, predictions, len(classes)),
-        confused=CONFUSED,
+        confusions=confusions,
+        confused=confused,
         dag=_dag(paths),
         activations=_activations(paths, names, seeds[0], params.dataset, classes, images),
         sweeps=_sweeps(paths, names),
@@ -304,7 +303,9 @@ def _neighbours(
 
 def _settings(params: Params) -> dict[str, str]:
     """The digest that a row has of its protocol's settings -> the settings, as YAML."""
-    families = {"probe": params.probe.protocols, "finetune": params.finetune.protocols}
+    families = {
+        "probe": params.probe.protocols, "finetune": params.finetune.protocols, "dense": params.dense.protocols,
+    }  # fmt: skip
     found = [
         params.protocol(name, family).model_dump(mode="json") for family, names in families.items() for name in names
     ]
@@ -348,15 +349,16 @@ def _activations(
 
 def _confusions(
     params: Params, predictions: Callable[[str, int, str], Predictions], classes: int
-) -> dict[str, Confusion]:
-    """Experiment -> the confusion matrix of the linear probe on its first seed."""
-    if CONFUSED not in params.probe.protocols:
-        return {}
-    found = {
-        name: confusion(predictions(name, params.seeds[0], CONFUSED), params.dataset, HEADLINE[0], classes)
-        for name in params.experiments
-    }
-    return {name: matrix for name, matrix in found.items() if matrix}
+) -> tuple[str, dict[str, Confusion]]:
+    """The first protocol listed that predicted labels, and experiment -> its confusion matrix on the first seed."""
+    for protocol in params.probe.protocols:
+        found = {
+            name: confusion(predictions(name, params.seeds[0], protocol), params.dataset, HEADLINE[0], classes)
+            for name in params.experiments
+        }
+        if matrices := {name: matrix for name, matrix in found.items() if matrix}:
+            return protocol, matrices
+    return "", {}
 
 
 def _dag(paths: Paths) -> dag.Dag | None:
