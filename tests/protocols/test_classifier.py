@@ -1,5 +1,7 @@
 """Training a classifier on an encoder: what moves, what chooses, what is repeatable."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -126,6 +128,25 @@ def test_every_rate_diverges(make_task):
         UserError, match=r"evaluate\.x\.grid\.lr: training diverged at every learning rate of \[1e\+30\]"
     ):
         fit(trainer(make_task(), optimizer="sgd"), Grid(lr=[1e30], steps=[8]))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_rate_that_diverges_does_not_win_by_calling_everything_the_first_class(make_task, relabelled, frozen):
+    """Every validation image is of the first class: whoever has diverged would have them all right."""
+    task = make_task(paths=relabelled({"val": np.zeros(64, np.int64)}))
+    trained = fit(trainer(task, frozen, optimizer="sgd"), Grid(lr=[1e30, 0.01], steps=[8]))
+    assert trained.chosen["lr"] == 0.01
+    assert torch.isfinite(trained.head.weight).all()
+
+
+def test_a_chosen_rate_that_diverges_on_other_images_is_one_line(make_task):
+    found = trainer(make_task(), optimizer="sgd")
+    tried = fit(found, Grid(lr=[0.01], steps=[4]))
+    diverging = replace(tried, chosen=tried.chosen | {"lr": 1e30})
+    with pytest.raises(
+        UserError, match=r"^evaluate\.lowlabel: training diverged at the chosen learning rate 1e\+30[^\n]*$"
+    ):
+        found.again(found.train_loader(), diverging)
 
 
 def test_an_unknown_recipe_is_named(make_task):

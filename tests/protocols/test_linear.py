@@ -130,6 +130,15 @@ def test_sgd_equals_torch(pixels):
         assert np.allclose(solution.bias, layer.bias.detach(), atol=2e-4, rtol=1e-3)
 
 
+def test_sgd_that_diverges_does_not_win_by_calling_everything_the_first_class(write_bank, pixels):
+    bank = Bank(write_bank(pixels | {"val.labels": np.zeros(200)}))
+    settings = Settings(solvers=["sgd"], sgd={"lr": [3e38, 0.1], "epochs": 2})
+    assert {o.chosen["lr"] for o in evaluate(bank, settings, 0)} == {0.1}
+    alone = Settings(solvers=["sgd"], sgd={"lr": [3e38], "epochs": 2})
+    with pytest.raises(UserError, match=r"^evaluate\.linear\.sgd\.lr: training diverged at every rate of \[3e\+38\]"):
+        evaluate(bank, alone, 0)
+
+
 def test_sgd_is_chosen_on_val_and_stands_in_rows_of_its_own(write_bank, pixels):
     both = Settings(c=[0.01], solvers=["lbfgs", "sgd"], sgd={"lr": [1e-5, 0.1, 1e6], "weight_decay": [0.0, 1e-4]})
     outcomes = evaluate(Bank(write_bank(pixels)), both, 0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from miyagi.data.betons import read_images, write_beton
+from miyagi.data.rng import Key, permutation
 from miyagi.errors import UserError
 from miyagi.protocols.transfer import Settings, evaluate
 from miyagi.settings import Grid, Optimization
@@ -72,8 +73,6 @@ def test_a_thousand_examples_look_at_no_other_label(task_of):
     """VTAB's setting: whatever the other labels say, what is chosen and predicted stays. Here 100, 80 to train on."""
     honest = [o for o in evaluate(task_of(), FEW, 0) if o.split == "test"]
     labels = task_of().labels("train")
-    from miyagi.data.rng import Key, permutation
-
     chosen = permutation(Key(0, 0), "transfer", len(labels))[:100]
     lied = (labels + 1) % 10
     lied[chosen] = labels[chosen]
@@ -105,6 +104,16 @@ def test_the_floor_is_training_from_scratch_with_the_targets_normalisation(task_
     )
     assert (outcome.chosen["start"], outcome.chosen["steps"]) == ("scratch", 40)
     assert outcome.scores.mean() > 50
+
+
+@pytest.mark.parametrize("mode", ["frozen", "finetuned"])
+def test_few_labels_of_one_class_are_one_line(task_of, mode):
+    labels = np.zeros(256, np.int64)
+    labels[permutation(Key(0, 0), "transfer", 256)[10:]] = 1
+    settings = SETTINGS.model_copy(update={"labels": [10], "modes": [mode]})
+    message = "evaluate.transfer.labels: of 10 labelled images of datasets.other those that are trained on are of one"
+    with pytest.raises(UserError, match=rf"^{message}[^\n]*$"):
+        evaluate(task_of(train=labels), settings, 0)
 
 
 def test_too_few_images_for_the_labels_asked_for(task_of, capsys):

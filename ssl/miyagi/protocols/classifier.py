@@ -56,7 +56,8 @@ class Trained:
     def predict(self, loader: Loader) -> tuple[Labels, Labels]:
         """The predicted and the true label of each image, in the loader's order."""
         x, y = features(self.encoder, loader())
-        return _labels(self.head, torch.from_numpy(x)), y
+        labels: Labels = _scores(self.head, torch.from_numpy(x)).argmax(1).numpy()
+        return labels, y
 
 
 class Classifier(Protocol):
@@ -136,25 +137,33 @@ class Trainer:
         best: Trained | None = None
         for steps, lrs in itertools.product(grid.steps, rates):
             found = self.train(train, val, lrs, steps)
-            if best is None or found.accuracy > best.accuracy:
+            if found is not None and (best is None or found.accuracy > best.accuracy):
                 best = found
-        assert best is not None
-        if not all(torch.isfinite(p).all() for p in (*best.encoder.parameters(), best.head.weight)):
+        if best is None:
             raise UserError(f"{key}.lr: training diverged at every learning rate of {grid.lr}; add lower ones")
         tried = len(grid.lr) * len(grid.steps) * self.how.looks
         rule = "fixed" if tried == 1 else f"best of {tried} on val"
         return replace(best, selection=f"lr, steps and stop {rule}")
 
     def again(self, train: Loader, tried: Trained) -> Trained:
-        """Train on other images what `fit` has chosen, to the step where that was best."""
+        """Train on other images what `fit` has chosen, to the step where that was best.
+
+        Raises:
+            UserError: on these images the chosen learning rate diverges.
+        """
         chosen = tried.chosen
         found = self.train(train, None, [chosen["lr"]], chosen["steps"], chosen["stop"])
+        if found is None:
+            raise UserError(
+                f"evaluate.{self.protocol}: training diverged at the chosen learning rate {chosen['lr']} on all of the "
+                "labels; leave it out of the grid"
+            )
         return replace(found, accuracy=tried.accuracy, selection=tried.selection)
 
     def train(
         self, train: Loader, val: Loader | None, lrs: list[float], steps: int, stop: int | None = None
-    ) -> Trained:
-        """One training; the learning rate and the look that are best on `val`.
+    ) -> Trained | None:
+        """One training; the learning rate and the look that are best on `val`, None where no look gives numbers.
 
         Args:
             train: in random order.
@@ -189,10 +198,15 @@ class Trainer:
             if val is not None and step in looks:
                 z_val, y_val = known or features(encoder, val())
                 for head, lr in zip(heads, lrs, strict=True):
-                    accuracy = float((_labels(head, torch.from_numpy(z_val)) == y_val).mean())
+                    scores = _scores(head, torch.from_numpy(z_val))
+                    if not torch.isfinite(scores).all():
+                        continue  # it diverged, and would be right on every image of the first class
+                    accuracy = float((scores.argmax(1).numpy() == y_val).mean())
                     if best is None or accuracy > best.accuracy:
                         best = self._kept(encoder, head, accuracy, {"lr": lr, "steps": steps, "stop": step})
-        return best or self._kept(encoder, heads[0], math.nan, {"lr": lrs[0], "steps": steps, "stop": stop or steps})
+        if val is not None or not all(torch.isfinite(p).all() for p in (*encoder.parameters(), heads[0].weight)):
+            return best
+        return self._kept(encoder, heads[0], math.nan, {"lr": lrs[0], "steps": steps, "stop": stop or steps})
 
     def _kept(self, encoder: Encoder, head: nn.Linear, accuracy: float, chosen: dict[str, Any]) -> Trained:
         """A state as it is now."""
@@ -229,6 +243,7 @@ def outcomes(task: Task, classifier: Classifier, condition: dict[str, Any], draw
 
 
 @torch.inference_mode()
-def _labels(head: nn.Linear, x: Tensor) -> Labels:
-    found: Labels = head(x.to(head.weight.device)).argmax(1).cpu().numpy()
-    return found
+def _scores(head: nn.Linear, x: Tensor) -> Tensor:
+    """N x classes, on the CPU."""
+    scores: Tensor = head(x.to(head.weight.device)).cpu()
+    return scores

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from miyagi.errors import UserError
 from miyagi.protocols.base import Features, Fitted, best_on_val
 
 Labels = NDArray[np.int64]
@@ -95,6 +96,9 @@ def sgd(
         weight_decay: chosen from, with every learning rate; on W and b.
         epochs, batch_size, momentum: of each run.
         seed: of the order of the images.
+
+    Raises:
+        UserError: every candidate diverged.
     """
     scale = Scaler(train.x)
     z_train, z_val = (scale(x).astype(np.float32) for x in (train.x, val.x))
@@ -102,7 +106,15 @@ def sgd(
     solutions = dict(
         zip(candidates, _descend(z_train, train.y, candidates, epochs, batch_size, momentum, seed), strict=True)
     )
-    best, rule = best_on_val(candidates, lambda key: float((solutions[key].labels(z_val) == val.y).mean()))
+    finite = {key: bool(np.isfinite(solution.weight).all()) for key, solution in solutions.items()}
+
+    def accuracy(key: tuple[float, float]) -> float:
+        """Less than any where it diverged, which would be right on every image of the first class."""
+        return float((solutions[key].labels(z_val) == val.y).mean()) if finite[key] else -1.0
+
+    best, rule = best_on_val(candidates, accuracy)
+    if not finite[best]:
+        raise UserError(f"evaluate.linear.sgd.lr: training diverged at every rate of {list(lr)}; add lower ones")
     chosen = {"lr": best[0], "weight_decay": best[1]}
     return Fitted(lambda x: solutions[best].labels(scale(x).astype(np.float32)), chosen, f"lr and weight_decay {rule}")
 

@@ -52,10 +52,11 @@ def evaluate(task: Task, settings: Settings, seed: int) -> list[Outcome]:
     """Top-1 accuracy on one data set, a row a mode and a number of labels.
 
     Raises:
-        UserError: the data set has too few labels for every number asked for, its images are too small for the encoder,
-            or no learning rate converges.
+        UserError: the data set has too few labels for every number asked for, those drawn are of one class, its images
+            are too small for the encoder, or no learning rate converges.
     """
-    total = len(task.labels("train"))
+    known = task.labels("train")
+    total = len(known)
     found = []
     for labels in settings.labels:
         if labels is not None and labels >= total:
@@ -65,6 +66,11 @@ def evaluate(task: Task, settings: Settings, seed: int) -> list[Outcome]:
             print(f"miyagi: note: {few}: left out", file=sys.stderr)
             continue
         chosen = None if labels is None else permutation(Key(seed, 0), "transfer", total)[:labels]
+        if chosen is not None and len(np.unique(known[_cut(chosen)[0]])) < 2:
+            raise UserError(
+                f"evaluate.transfer.labels: of {labels} labelled images of datasets.{task.dataset} those that are "
+                "trained on are of one class; ask for more"
+            )
         for mode in settings.modes:
             classifier = _frozen(task, settings, chosen) if mode == "frozen" else _tuned(task, settings, chosen, seed)
             found += outcomes(task, classifier, {"mode": mode, "labels": labels or total})
