@@ -1,7 +1,13 @@
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import yaml
+
+from miyagi.cli import main
+from miyagi.tracking import store
 
 ROOT = Path(__file__).parent.parent
 MIYAGI = str(Path(sys.executable).parent / "miyagi")
@@ -71,6 +77,27 @@ def test_python_keeps_its_own_ssl():
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
+
+
+def test_two_settings_of_a_protocol_have_columns_of_their_own_in_mlflow(trained, copied, monkeypatch, tmp_path):
+    paths, uri = copied(trained), f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.chdir(paths.root)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    found = {}
+    for temperature in (0.1, 0.5):
+        settings = yaml.safe_load(paths.params.read_text())
+        settings["evaluate"]["knn"]["temperature"] = temperature
+        paths.params.write_text(yaml.safe_dump(settings))
+        main(["probe", "simclr", "0", "knn"])
+        for row in json.loads(paths.rows("simclr", 0, "knn").read_text())["rows"]:
+            name = f"knn_{row['settings'][:8]}.seed0.digits.{row['split']}.{row['layer']}.top1"
+            assert name not in found
+            found[name] = row["value"]
+    client = store.connect(uri)
+    (parent,) = client.search_runs(
+        [each.experiment_id for each in client.search_experiments()], "tags.`miyagi.role` = 'experiment'"
+    )
+    assert parent.data.metrics == found
 
 
 def test_studies_are_listed_and_shown():

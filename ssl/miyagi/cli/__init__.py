@@ -228,7 +228,7 @@ def _probe(args: argparse.Namespace, paths: Paths) -> None:
     with _run(paths, "probe", target, args.experiment, digest([args.protocol, described]), described) as track:
         summary = probe.run(args.experiment, args.seed, args.protocol, list(params.datasets), settings, paths)
         track.log(summary, 0)
-        track.headline({f"{args.protocol}.seed{args.seed}.{key}": value for key, value in summary.items()})
+        track.headline(_headlines(args, settings, summary))
         names = paths.rows, paths.predictions
         track.outs(name(args.experiment, args.seed, args.protocol) for name in names)
 
@@ -271,9 +271,17 @@ def _evaluated(
     with _run(paths, stage, target, args.experiment, digest([args.protocol, described]), described) as track:
         summary = run(args.experiment, args.seed, args.protocol, datasets, settings, paths)
         track.log(summary, 0)
-        track.headline({f"{args.protocol}.seed{args.seed}.{key}": value for key, value in summary.items()})
+        track.headline(_headlines(args, settings, summary))
         names = paths.rows, paths.predictions
         track.outs(name(args.experiment, args.seed, args.protocol) for name in names)
+
+
+def _headlines(args: argparse.Namespace, settings: Any, summary: Mapping[str, float]) -> dict[str, float]:
+    """What an experiment's own run shows of a protocol: with other settings it is another number, in another column."""
+    from miyagi.files import digest
+
+    stamp = digest(settings.model_dump(mode="json"))[:8]  # the beginning of what a row has as `settings`
+    return {f"{args.protocol}_{stamp}.seed{args.seed}.{key}": value for key, value in summary.items()}
 
 
 def _report(args: argparse.Namespace, paths: Paths) -> None:
