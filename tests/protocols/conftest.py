@@ -1,5 +1,7 @@
 """A task on the small project: digits, Conv-4 of width 8, simclr and the random floor."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -19,6 +21,12 @@ def make_task(trained):
 
     yield make
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def write_bank(write_bank):
+    """As everywhere; pretraining had images of none of the classes, unless `seen` says of which."""
+    return partial(write_bank, seen=[])
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def test_what_is_in_a_bank(write_bank, arrays):
     bank = Bank(write_bank(arrays))
     assert bank.layers == ["conv1", "encoder", "head"]
     assert bank.stamp == {
-        "dataset": "digits", "data": "0123456789abcdef", "threads": 1, "pretrained_on": "fashion_mnist",
+        "dataset": "digits", "data": "0123456789abcdef", "threads": 1, "pretrained_on": "fashion_mnist", "seen": [],
     }  # fmt: skip
     assert (bank.transforms, bank.others, bank.width("head")) == ({}, {}, 3)
     for split in ("train", "val", "test"):

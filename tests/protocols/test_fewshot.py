@@ -110,10 +110,10 @@ def test_seen_or_unseen(write_bank, pixels):
         bank = Bank(write_bank(arrays, str(stamp), **stamp))
         return {o.condition["classes"] for o in evaluate(bank, Settings(queries=5, episodes=2), 0)}
 
-    assert classes(pixels) == {"unseen"}  # pretrained on another data set
-    assert classes(pixels, pretrained_on="digits") == {"seen"}
-    disjoint = pixels | {"train.labels": pixels["train.labels"] + 10}
-    assert classes(disjoint, pretrained_on="digits", dataset="digits") == {"unseen"}
+    assert classes(pixels, seen=[]) == {"unseen"}
+    assert classes(pixels, seen=list(range(10)), pretrained_on="another_key") == {"seen"}
+    assert classes(pixels, seen=[3]) == {"seen"}  # one of them is enough
+    assert classes(pixels, seen=[10, 11], pretrained_on="digits") == {"unseen"}  # classes of its training split alone
 
 
 def test_centring_is_by_the_training_split(write_bank, pixels):

@@ -64,6 +64,7 @@ def test_the_stamp(trained):
     stamp = Bank(trained.bank("simclr", 0, "digits")).stamp
     assert stamp == {
         "dataset": "digits", "data": data_digest(manifest), "threads": 2, "pretrained_on": "digits",
+        "seen": list(range(10)),
         "channels": [[f"conv{i}", 8] for i in range(1, 5)],
     }  # fmt: skip
     with safe_open(str(trained.bank("simclr", 0, "digits")), framework="numpy") as opened:
@@ -89,6 +90,13 @@ def test_another_data_set_keeps_the_encoder_s_own_normalisation(trained, copied)
     assert np.allclose(load_file(paths.bank("simclr", 0, "mine"))["val.encoder"], expected, atol=1e-4, rtol=1e-4)
     stamp = Bank(paths.bank("simclr", 0, "mine")).stamp
     assert (stamp["dataset"], stamp["pretrained_on"]) == ("mine", "digits")
+    assert stamp["seen"] == list(range(10))  # under another key they are the same digits
+
+
+def test_classes_were_seen_where_pretraining_had_images_of_their_names():
+    pretraining = {"classes": ["cat", "dog", "owl"], "counts": {"train": {"per_class": [5, 1, 0]}}}  # disjoint: owl
+    assert embed.seen(["ant", "dog", "cat", "owl"], pretraining) == [1, 2]
+    assert embed.seen(["ant"], pretraining) == []
 
 
 def test_transformed_copies(trained, copied):

@@ -83,7 +83,8 @@ class Bank:
     """The frozen features that the embed stage wrote for one encoder and one data set.
 
     Attributes:
-        stamp: what the embed stage says of it: data set, data digest, threads, the data set pretrained on.
+        stamp: what the embed stage says of it: data set, data digest, threads, the data set pretrained on, and which of
+            its classes that one's training images had as well (`seen`).
         others: the same encoder's banks of the other data sets, by their names.
     """
 

@@ -11,9 +11,9 @@ interval is over episodes: it says how well their mean is known for these images
 Every solution lies in the span of the support set, w_c = sum_i a_ic f_i, so both are trained on the K N coefficients
 and need the features only by their cosines: what a step costs does not depend on D.
 
-A row's condition says whether the classes were seen in pretraining: they are `unseen` on a data set that was not
-pretrained on, and where no class of the split is in its training split. It is the same for the untrained floor, so
-that a floor stands beside what it is the floor of.
+A row's condition says whether the classes were seen in pretraining: they are `unseen` where none of the split's has the
+name of one in the training split that was pretrained on, whatever data set it stands in. It is the same for the
+untrained floor, so that a floor stands beside what it is the floor of.
 """
 
 from typing import Annotated, Literal
@@ -63,8 +63,7 @@ def evaluate(bank: Bank, settings: Settings, seed: int) -> list[Outcome]:
         if labels.ndim == 2:
             raise DoesNotApply("an image has several labels")
         drawn = episodes(labels, settings, seed, f"{bank.stamp['dataset']}.{split}")
-        same = bank.stamp["dataset"] == bank.stamp["pretrained_on"]
-        seen = same and bool(np.isin(labels, bank.labels("train")).any())
+        seen = bool(np.isin(labels, bank.stamp["seen"]).any())
         for layer in settings.layers:
             mean = bank.features("train", layer).mean(0) if settings.center else np.float32(0)
             x = normalize(bank.features(split, layer) - mean)

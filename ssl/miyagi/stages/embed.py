@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,8 @@ def run(name: str, seed: int, dataset: str, settings: Embed, paths: Paths) -> di
     experiment = Experiment.model_validate(kept["experiment"], strict=False)
     device = set_up(experiment.runtime)
     manifest = read_manifest(paths.manifest(dataset))
-    trained_on = data_info(read_manifest(paths.manifest(experiment.dataset)))
+    pretraining = read_manifest(paths.manifest(experiment.dataset))
+    trained_on = data_info(pretraining)
     encoder = encoders.build(experiment.encoder, trained_on.mean, trained_on.std)
     encoders.check_size(encoder, experiment.encoder["name"], manifest["size"], f"datasets.{dataset}.size")
     method = methods.build(experiment.method, experiment.settings, encoder, trained_on)
@@ -65,11 +67,22 @@ def run(name: str, seed: int, dataset: str, settings: Embed, paths: Paths) -> di
         "data": data_digest(manifest),
         "threads": experiment.runtime.threads,
         "pretrained_on": experiment.dataset,
+        "seen": seen(manifest["classes"], pretraining),
         "channels": [[layer, map_.shape[1]] for layer, map_ in blank.items()],  # the rest of a tap is its places
     }
     with replacing(paths.bank(name, seed, dataset)) as temporary:
         save_file(bank, str(temporary), metadata={"miyagi": canonical(stamp)})
     return {f"dimensions.{layer}": bank[f"train.{layer}"].shape[1] for layer in ("encoder", "head")}
+
+
+def seen(classes: list[str], pretraining: dict[str, Any]) -> list[int]:
+    """Positions of the classes that, by their names, pretraining had images of: those of its training split.
+
+    Names rather than data sets, for one folder may stand under two keys, and a disjoint one's test classes were unseen.
+    """
+    counts = zip(pretraining["classes"], pretraining["counts"]["train"]["per_class"], strict=True)
+    known = {name for name, images in counts if images}
+    return [position for position, name in enumerate(classes) if name in known]
 
 
 def multi_hot(several: list[list[int]], classes: int) -> np.ndarray:
