@@ -77,6 +77,21 @@ def test_a_class_without_a_positive_is_left_out_of_the_mean(write_bank, multi_ho
         evaluate(Bank(write_bank(gone, "c")), Settings(c=[1.0]), 0)
 
 
+def test_positives_may_weigh_more(write_bank, multi_hot):
+    """As if each positive image stood there twice, which is what its loss counted twice is."""
+    bank = Bank(write_bank(multi_hot))
+    even, twice = (evaluate(bank, Settings(c=[0.1], positive_weight=w), 0)[1].scores for w in (1.0, 2.0))
+    x, y = normalize(multi_hot["train.encoder"]), multi_hot["train.labels"]
+    x_test, y_test = normalize(multi_hot["test.encoder"]), multi_hot["test.labels"]
+    expected = []
+    for positive, true in zip(y.T, y_test.T, strict=True):
+        rows = np.r_[np.arange(len(x)), np.flatnonzero(positive)]
+        model = LinearSVC(C=0.1, dual=False, tol=1e-6, max_iter=10_000).fit(x[rows], positive[rows])
+        expected.append(100 * average_precision_score(true, model.decision_function(x_test)))
+    assert twice == pytest.approx(expected, abs=0.05)
+    assert np.abs(twice - even).max() > 0.1
+
+
 def test_11_points_are_another_number(write_bank, multi_hot):
     found = {
         ap: evaluate(Bank(write_bank(multi_hot)), Settings(c=[1.0], ap=ap), 0)[1] for ap in ("integral", "11_point")

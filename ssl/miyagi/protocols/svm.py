@@ -6,6 +6,10 @@ The protocol of VOC07 (Owens et al., ECCV 2016; Goyal et al., ICCV 2019). Where 
 share a cost and the score is top-1 accuracy. Where it has several, each class has its own cost, and the score is mAP,
 the mean of the classes' average precision; a row's condition says of which kind (metrics/average_precision.py). The
 validation split takes part in no choice: it is scored as the test split is.
+
+Goyal et al.'s trainer for VOC07 counts the loss of positives twice: `positive_weight: 2`. VOC's evaluation also leaves
+out, class by class, images in which all objects of the class are difficult; a `labels.csv` cannot say so, and here such
+an image is a positive where it lists the class, else a negative.
 """
 
 import warnings
@@ -35,6 +39,9 @@ class Settings(Frozen):
     folds: int = Field(3, ge=2, description="of the cross-validation, stratified")
     max_iterations: int = Field(2000, ge=1)
     tolerance: float = Field(1e-4, gt=0)
+    positive_weight: float = Field(
+        1.0, gt=0, description="several labels: of a positive image's loss; 2 in VOC 2007's protocol"
+    )
     ap: Literal["integral", "11_point"] = Field("integral", description="of mAP; VOC 2007 took 11 points")
     layers: list[str] = Field(["encoder"], min_length=1)
 
@@ -67,8 +74,9 @@ def _several_labels(bank: Bank, layer: str, settings: Settings) -> list[Outcome]
 
     train = bank.split("train", layer)
     x = normalize(train.x)
-    choices = [_choose(x, positive, settings, precision) for positive in train.y.T]
-    models = [_fit(x, positive, c, settings) for positive, (c, _) in zip(train.y.T, choices, strict=True)]
+    weight = settings.positive_weight
+    choices = [_choose(x, positive, settings, precision, weight) for positive in train.y.T]
+    models = [_fit(x, positive, c, settings, weight) for positive, (c, _) in zip(train.y.T, choices, strict=True)]
     found = []
     for split in ("val", "test"):
         images, labels = bank.split(split, layer)
@@ -98,24 +106,32 @@ def _mean_precision(scores: Floats, positive: NDArray[np.bool_], settings: Setti
     return found
 
 
-def _choose(x: NDArray[np.float32], y: NDArray[Any], settings: Settings, score: Score) -> tuple[float, str]:
-    """The cost with the best mean score on the held-out folds, and the rule."""
+def _choose(
+    x: NDArray[np.float32], y: NDArray[Any], settings: Settings, score: Score, weight: float = 1.0
+) -> tuple[float, str]:
+    """The cost with the best mean score on the held-out folds, and the rule; see `_fit`."""
     from sklearn.model_selection import StratifiedKFold
 
     folds = list(StratifiedKFold(settings.folds).split(x, y)) if len(settings.c) > 1 else []
 
     def mean_score(c: float) -> float:
-        return sum((score(_fit(x[fit], y[fit], c, settings), x[held], y[held]) for fit, held in folds), 0.0)
+        return sum((score(_fit(x[fit], y[fit], c, settings, weight), x[held], y[held]) for fit, held in folds), 0.0)
 
     return best_on_val(sorted(settings.c), mean_score, f"{settings.folds} folds of train")
 
 
-def _fit(x: NDArray[np.float32], y: NDArray[Any], c: float, settings: Settings) -> Any:
+def _fit(x: NDArray[np.float32], y: NDArray[Any], c: float, settings: Settings, weight: float = 1.0) -> Any:
+    """One-vs-rest SVMs; `weight` is that of the losses of label 1."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
     model = LinearSVC(
-        C=c, dual="auto", max_iter=settings.max_iterations, tol=settings.tolerance, random_state=0
+        C=c,
+        class_weight=None if weight == 1 else {1: weight},
+        dual="auto",
+        max_iter=settings.max_iterations,
+        tol=settings.tolerance,
+        random_state=0,
     )  # the state orders the coordinates of the dual, which more dimensions than images take
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # judged on the held-out folds like any other solution
