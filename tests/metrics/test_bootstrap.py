@@ -4,9 +4,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from scipy.stats import binom, bootstrap
+from scipy.stats import binom, bootstrap, ttest_rel
 
-from miyagi.metrics.bootstrap import CHUNK, interval, paired, t_interval, weighted
+from miyagi.metrics.bootstrap import CHUNK, difference, interval, paired, t_interval, weighted
 
 HITS = np.repeat([1.0, 0.0], [820, 180])
 
@@ -103,23 +103,26 @@ def test_refuses_other_mistakes() -> None:
 
 def test_weighted_is_the_bootstrap_of_any_statistic() -> None:
     """Of a mean it is `interval`; of a difference of two groups it is scipy's."""
-    found = weighted(lambda counts: counts @ HITS / counts.sum(1), [len(HITS)], draws=20_000)
+    found, redrawn = weighted(lambda counts: counts @ HITS / counts.sum(1), [len(HITS)], draws=20_000)
     low, high = interval(HITS, draws=20_000)
     assert found == pytest.approx((0.82, low, high), abs=0.0021)
+    assert (redrawn.shape, redrawn.dtype) == ((20_000,), np.float32)
+    assert np.quantile(redrawn, [0.025, 0.975]) == pytest.approx(found[1:], abs=1e-6)
     rng = np.random.default_rng(5)
     a, b = rng.normal(1, 1, 300), rng.normal(0, 2, 200)
 
-    def difference(counts: np.ndarray) -> np.ndarray:
+    def apart(counts: np.ndarray) -> np.ndarray:
         assert (counts[:, :300].sum(1) == 300).all() and (counts[:, 300:].sum(1) == 200).all()
         return counts[:, :300] @ a / 300 - counts[:, 300:] @ b / 200
 
-    value, low, high = weighted(difference, [300, 200], draws=20_000)
+    (value, low, high), _ = weighted(apart, [300, 200], draws=20_000)
     theirs = bootstrap(
         (a, b), lambda a, b, axis: a.mean(axis) - b.mean(axis), method="percentile", rng=0
     ).confidence_interval
     assert value == pytest.approx(a.mean() - b.mean())
     assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
-    assert weighted(difference, [300, 200]) == weighted(difference, [300, 200])
+    first, second = (weighted(apart, [300, 200]) for _ in range(2))
+    assert first[0] == second[0] and np.array_equal(first[1], second[1])
 
 
 def test_weighted_leaves_out_what_is_not_defined() -> None:
@@ -130,6 +133,35 @@ def test_weighted_leaves_out_what_is_not_defined() -> None:
         with np.errstate(invalid="ignore"):
             return counts[:, 0] / (counts @ rare)
 
-    assert weighted(ratio, [10]) == (1, 1, 1)
+    found, redrawn = weighted(ratio, [10])
+    assert found == (1, 1, 1)
+    assert len(redrawn) == 2000 and np.isnan(redrawn).mean() == pytest.approx(0.9**10, abs=0.05)
     with pytest.raises(ValueError, match="none of 50 redrawn sets of 10 images has a number"):
         weighted(lambda counts: np.full(len(counts), np.nan), [10], draws=50)
+
+
+def test_two_numbers_of_the_same_redrawn_sets_are_paired() -> None:
+    """Of means it is the paired interval: what both have in common cancels out."""
+    rng = np.random.default_rng(6)
+    a, noise = rng.normal(size=400), 0.1 * rng.normal(size=400)
+    b = a - 0.02 + noise
+    (_, redrawn_a), (_, redrawn_b) = (
+        weighted(lambda counts, x=x: counts @ x / counts.sum(1), [400], draws=20_000) for x in (a, b)
+    )
+    low, high, p = difference(redrawn_a, redrawn_b)
+    assert (low, high) == pytest.approx(paired(a, b, draws=20_000)[1:], abs=5e-4)
+    assert high - low < 0.2 * (interval(a)[1] - interval(a)[0])
+    assert p == pytest.approx(ttest_rel(a, b).pvalue, rel=0.2, abs=0.01)
+
+
+def test_a_difference_by_hand() -> None:
+    a, b = np.float32([1, 2, 3, 4, np.nan]), np.float32([0, 0, 0, 5, 0])
+    low, high, p = difference(a, b, level=0.5)  # 1, 2, 3 and -1
+    assert (low, high) == (0.5, 2.25)
+    assert p == pytest.approx(2 * (1 + 1) / (4 + 1))
+    assert difference(a[:3], b[:3])[2] == pytest.approx(2 * 1 / 4)  # never 0
+    assert difference(b, b)[2] == 1
+    with pytest.raises(ValueError, match="same redrawn sets"):
+        difference(a, b[:3])
+    with pytest.raises(ValueError, match="no redrawn set has both numbers"):
+        difference(a[4:], b[4:])

@@ -175,4 +175,5 @@ def test_an_outcome_has_the_whole_split_s_value(task):
     values = np.array([1.0, 2.0, 6.0])
     found = outcome("val", "x", tuned, lambda counts: counts @ values / counts.sum(1), values)
     assert found.span[0] == 3 and 1 <= found.span[1] < 3 < found.span[2] <= 6
+    assert np.quantile(found.redrawn, [0.025, 0.975]) == pytest.approx(found.span[1:])
     assert (found.n, found.layer, found.chosen) == (3, "encoder", tuned.chosen)

@@ -41,6 +41,7 @@ def test_knn_equals_scikit_learn(banks):
         assert low <= value <= high and low < high
         assert outcome.condition == {"against": "turned", "detector": "knn"}
         assert outcome.n == len(outcome.scores) == len(own[key]) + len(other[key])
+        assert np.quantile(outcome.redrawn, [0.025, 0.975]) == pytest.approx((low, high))
 
 
 def test_mahalanobis_equals_scikit_learn(banks):

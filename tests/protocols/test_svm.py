@@ -60,6 +60,7 @@ def test_several_labels_equal_a_grid_search_for_each_class(write_bank, multi_hot
         value, low, high = outcome.span
         assert value == pytest.approx(np.mean(each), abs=1e-6)
         assert low < value < high and high - low < 10
+        assert np.quantile(outcome.redrawn, [0.025, 0.975]) == pytest.approx((low, high))
         assert outcome.chosen == {"c": [model.best_params_["C"] for model in models]}
         assert outcome.n == len(x)
 

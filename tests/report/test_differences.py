@@ -175,3 +175,50 @@ def test_a_table_of_a_hundred_parts_is_not_tested() -> None:
 
 def test_nothing_in_common_is_no_pair() -> None:
     assert every_pair([row("a", 100, seed=0), row("b", 100, seed=1)], {}) == {}
+
+
+REDRAWN = {"random": np.float32([40, 42, 44, 41]), "a": np.float32([45, 44, 43, 46]), "b": np.float32([45, 44, 43, 46])}
+
+
+def redrawn(**changes: Any) -> tuple[list[Row], dict[str, Any]]:
+    """Rows of a metric that is no mean, with the numbers of the same four redrawn sets of images."""
+    rows = [
+        row(name, 0, metric="map", value=value, **changes) for name, value in (("random", 42), ("a", 45), ("b", 45))
+    ]
+    return rows, {name: {"digits.test.encoder.map.redrawn": numbers} for name, numbers in REDRAWN.items()}
+
+
+def test_what_is_no_mean_is_paired_by_its_redrawn_numbers() -> None:
+    rows, kept = redrawn()
+    found = compare(rows, kept)["a"]
+    low, high = np.quantile([5, 2, -1, 5], [0.025, 0.975])
+    assert (found["floor"], found["vs_random"]) == ("random", 3)
+    assert (found["vs_random_low"], found["vs_random_high"]) == pytest.approx((low, high))
+    tested = {(pair.a, pair.b): pair for pair in every_pair(rows, kept)[("linear", "a" * 16, "digits", "map")]}
+    assert {pair.test for pair in tested.values()} == {"bootstrap"}
+    assert tested["random", "a"].difference == pytest.approx((-3, -high, -low))
+    assert tested["random", "a"].p == pytest.approx(2 * (1 + 1) / (4 + 1))
+    assert (tested["a", "b"].difference, tested["a", "b"].p) == ((0, 0, 0), 1)
+
+
+@pytest.mark.parametrize("change", [{"n": 199}, {"data": "other"}])
+def test_other_images_are_no_pair(change: dict[str, Any]) -> None:
+    rows, kept = redrawn()
+    rows[1] |= change
+    assert compare(rows, kept)["a"]["vs_random"] is None
+    assert compare(rows, kept)["b"]["vs_random"] == 3
+    tested = every_pair(rows, kept)[("linear", "a" * 16, "digits", "map")]
+    assert [(pair.a, pair.b) for pair in tested] == [("random", "b")]
+
+
+def test_nothing_redrawn_with_both_numbers_is_no_pair() -> None:
+    rows, kept = redrawn()
+    kept["random"] = {"digits.test.encoder.map.redrawn": np.full(4, np.nan, np.float32)}
+    assert compare(rows, kept)["a"]["vs_random"] is None
+
+
+def test_redrawn_numbers_change_nothing_for_accuracies() -> None:
+    rows, kept = [row("random", 120), row("a", 130)], {"random": predicted(first(120)), "a": predicted(first(130))}
+    before = compare(rows, kept)
+    others = {"digits.test.encoder.map.redrawn": REDRAWN["a"]}
+    assert compare(rows, {name: found | others for name, found in kept.items()}) == before

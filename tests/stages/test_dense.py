@@ -1,5 +1,6 @@
 """Rows with every stamp, equal bytes on a rerun, errors of one line, a report that has them."""
 
+import csv
 import json
 
 import pytest
@@ -51,6 +52,7 @@ def test_every_row_has_every_stamp(finished):
         assert row["low"] <= row["value"] <= row["high"]
         assert row["data"] == data_digest(read_manifest(paths.manifest("scenes")))
         assert len(kept[f"{place(row)}.{row['metric']}.scores"]) == row["n"]
+        assert len(kept[f"{place(row)}.{row['metric']}.redrawn"]) == 2000
 
 
 def test_experiment_and_floor_can_stand_in_one_table(finished):
@@ -103,6 +105,8 @@ def test_the_command_and_the_report(finished, copied, monkeypatch, tmp_path):
         main(["probe", name, "0", "knn"])
     main(["report"])
     table = (again.reports / "results.csv").read_text()
+    versus = {(row["experiment"], row["metric"]): row["vs_random"] for row in csv.DictReader(table.splitlines())}
+    assert versus["simclr", "miou"] and versus["simclr", "pixel_accuracy"] and not versus["random", "miou"]
     assert ",segmentation," in table and ",miou," in table and ",pixel_accuracy," in table
     assert "segmentation on scenes: miou" in (again.reports / "report.html").read_text()
     again.rows("random", 0, "segmentation").unlink()

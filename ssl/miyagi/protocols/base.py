@@ -59,6 +59,7 @@ class Outcome:
         draw: which repetition under the same condition, where there are several (or could be).
         higher_is_better: False for an error.
         span: value and interval of a metric that is no mean of `scores` (AUROC, mAP); see metrics/bootstrap.py.
+        redrawn: the numbers behind that interval, by which two encoders are paired.
         n: how many units `span` was taken over.
         dimensions: of the features, where `layer` is none of the bank's.
     """
@@ -75,6 +76,7 @@ class Outcome:
     draw: int | None = None
     higher_is_better: bool = True
     span: tuple[float, float, float] | None = None
+    redrawn: NDArray[np.float32] | None = None
     n: int | None = None
     dimensions: int | None = None
 

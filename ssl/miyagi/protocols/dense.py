@@ -119,10 +119,10 @@ def outcome(
         draws: of the bootstrap.
         higher_is_better: False for an error.
     """
-    span = weighted(statistic, [len(scores)], draws)
+    span, redrawn = weighted(statistic, [len(scores)], draws)
     return Outcome(
         "encoder", split, metric, scores, tuned.selection, tuned.chosen,
-        span=span, n=len(scores), higher_is_better=higher_is_better,
+        span=span, redrawn=redrawn, n=len(scores), higher_is_better=higher_is_better,
     )  # fmt: skip
 
 

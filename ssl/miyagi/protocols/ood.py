@@ -59,11 +59,12 @@ def evaluate(bank: Bank, settings: Settings, seed: int) -> list[Outcome]:
                 for name, other in bank.others.items():
                     scores = np.concatenate([own, score(other.features(split, layer))])
                     outside = np.arange(len(scores)) >= len(own)
-                    span = weighted(partial(_percent, scores, outside), [len(own), len(scores) - len(own)])
+                    sizes = [len(own), len(scores) - len(own)]
+                    span, redrawn = weighted(partial(_percent, scores, outside), sizes)
                     found.append(
                         Outcome(
                             layer, split, "auroc", scores, "fixed", condition={"against": name, "detector": detector},
-                            span=span, n=len(scores),
+                            span=span, redrawn=redrawn, n=len(scores),
                         )
                     )  # fmt: skip
     return found

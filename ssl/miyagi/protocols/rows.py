@@ -94,6 +94,8 @@ class Rows:
                 self.kept[f"{dataset}.{outcome.split}.labels"] = labels(outcome.split)
             else:
                 self.kept[f"{place(self.rows[-1])}.{outcome.metric}.scores"] = outcome.scores
+            if outcome.redrawn is not None:
+                self.kept[f"{place(self.rows[-1])}.{outcome.metric}.redrawn"] = outcome.redrawn
 
     def write(self) -> dict[str, float]:
         """Write `P.json` and the predictions behind it.

@@ -84,11 +84,12 @@ def _several_labels(bank: Bank, layer: str, settings: Settings) -> list[Outcome]
         each = _precisions(scores, labels == 1, settings, np.ones((1, len(images))))[0]
         if np.isnan(each).all():
             raise DoesNotApply(f"no image of {split} has a label; mAP has no meaning there")
-        span = weighted(partial(_mean_precision, scores, labels == 1, settings), [len(images)])
+        span, redrawn = weighted(partial(_mean_precision, scores, labels == 1, settings), [len(images)])
         found.append(
             Outcome(
                 layer, split, "map", each[np.isfinite(each)], f"c of each class {choices[0][1]}",
-                {"c": [c for c, _ in choices]}, condition={"ap": settings.ap}, span=span, n=len(images),
+                {"c": [c for c, _ in choices]}, condition={"ap": settings.ap}, n=len(images),
+                span=span, redrawn=redrawn,
             )
         )  # fmt: skip
     return found

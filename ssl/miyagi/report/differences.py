@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from miyagi.errors import UserError
 from miyagi.files import canonical
-from miyagi.metrics.bootstrap import paired, t_interval
+from miyagi.metrics.bootstrap import Redrawn, difference, paired, t_interval
 from miyagi.metrics.significance import holm, mcnemar, paired_t
 from miyagi.protocols.rows import place
 from miyagi.registry import PROTOCOLS
@@ -30,10 +30,10 @@ class Pair:
     """Two experiments in one part of a table.
 
     Attributes:
-        difference: of a to b in percentage points, with its 95 % interval.
+        difference: of a to b in the metric's unit (percentage points, degrees), with its 95 % interval.
         p: of `test`, two-sided; adjusted: by Holm's correction over the part's pairs.
-        test: "McNemar" where images are right or wrong, "t over units" (episodes) for other scores, "t over seeds"
-            or "t over draws" where there are several.
+        test: "McNemar" where images are right or wrong, "t over units" (episodes) for other scores, "bootstrap" over
+            images for what is no mean of scores (AUROC, mAP), "t over seeds" or "t over draws" where there are several.
     """
 
     part: str
@@ -53,7 +53,7 @@ def against_floor(
     """The rows with the columns of VERSUS: the paired difference to the random floor, over the same images.
 
     An experiment is held against the floor that has its own encoder; where no floor has, against the first floor by
-    name. The floor itself, and a row without predictions (or no top1), gets None in these columns.
+    name. The floor itself, and a row of which nothing was kept that can be paired, gets None in these columns.
 
     Args:
         rows: rows of all experiments.
@@ -76,12 +76,49 @@ def against_floor(
             alike = [f for f in found if encoders.get(f["experiment"]) == encoders.get(row["experiment"])]
             floor = (alike or found)[0]
             mine, its = (predictions(r["experiment"], r["seed"], r["protocol"]) for r in (row, floor))
-            left, right = scores(row, mine), scores(floor, its)
-            if left is not None and right is not None:
-                check_units(row, floor, mine, its)
-                versus = dict(zip(VERSUS, (floor["experiment"], *paired(left, right)), strict=True))
+            if against := compared(row, floor, mine, its):
+                versus = dict(zip(VERSUS, (floor["experiment"], *against.span), strict=True))
         result.append({**row, **versus})
     return result
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The difference of two rows with its 95 % interval, its p-value and the test's name; see `Pair`."""
+
+    span: Span
+    p: float
+    test: str
+
+
+def compared(a: Row, b: Row, mine: Predictions, its: Predictions) -> Compared | None:
+    """Two rows, paired over the images (or episodes) of both; None where nothing was kept by which they could be.
+
+    Raises:
+        UserError: a row contradicts its predictions, or the two saw different images.
+    """
+    first, second = (kept.get(f"{place(row)}.{row['metric']}.redrawn") for row, kept in ((a, mine), (b, its)))
+    if first is not None and second is not None:
+        return _redrawn(a, b, first, second)
+    left, right = scores(a, mine), scores(b, its)
+    if left is None or right is None:
+        return None
+    check_units(a, b, mine, its)
+    binary = np.isin([left, right], (0, 100)).all()
+    if binary:
+        p, test = mcnemar(left, right), "McNemar"
+    else:  # one unit alone says nothing of a spread
+        p, test = paired_t(left - right) if len(left) > 1 else 1.0, "t over units"
+    return Compared(paired(left, right), p, test)
+
+
+def _redrawn(a: Row, b: Row, left: Redrawn, right: Redrawn) -> Compared | None:
+    """See `compared`; None where the same images were not redrawn, or no set of them gives both a number."""
+    alike = (a["n"], a["data"], len(left)) == (b["n"], b["data"], len(right))
+    if not alike or not np.isfinite(left - right).any():
+        return None
+    low, high, p = difference(left, right)
+    return Compared((a["value"] - b["value"], low, high), p, "bootstrap")
 
 
 def scores(row: Row, predictions: Predictions) -> NDArray[np.float64] | None:
@@ -94,7 +131,7 @@ def scores(row: Row, predictions: Predictions) -> NDArray[np.float64] | None:
     kept = predictions.get(f"{name}.{row['metric']}.scores")
     predicted, labels = predictions.get(name), predictions.get(f"{row['dataset']}.{row['split']}.labels")
     if kept is not None:
-        # A metric that is no mean (AUROC) has scores of another kind.
+        # A metric that is no mean (AUROC) has scores of another kind; `redrawn` pairs it.
         return kept if len(kept) == row["n"] and abs(kept.mean() - row["value"]) < 1e-6 else None
     if row["metric"] != "top1" or predicted is None or labels is None:
         return None
@@ -172,14 +209,11 @@ def _pair(
     if len(common) > 1:
         values = independent((seed, a[seed, draw]["value"] - b[seed, draw]["value"]) for seed, draw in common)
         over = "seeds" if len({seed for seed, _ in common}) > 1 else "draws"
-        p, difference, test = paired_t(values), t_interval(values), f"t over {over}"
+        p, span, test = paired_t(values), t_interval(values), f"t over {over}"
     else:
         mine, its = (predictions(row["experiment"], row["seed"], row["protocol"]) for row in (first, second))
-        left, right = scores(first, mine), scores(second, its)
-        if left is None or right is None:
+        found = compared(first, second, mine, its)
+        if found is None:
             return None
-        check_units(first, second, mine, its)
-        binary = np.isin([left, right], (0, 100)).all()
-        p, test = (mcnemar(left, right), "McNemar") if binary else (paired_t(left - right), "t over units")
-        difference = paired(left, right)
-    return Pair(name, first["experiment"], second["experiment"], difference, p, p, test)
+        span, p, test = found.span, found.p, found.test
+    return Pair(name, first["experiment"], second["experiment"], span, p, p, test)
