@@ -92,7 +92,7 @@ def run(
         pairs=pairs(rows, predictions, names),
         agreements=agreements(tables),
         averages=averages(tables, {name: dataset.group for name, dataset in params.datasets.items()}),
-        relative=relative_errors(tables),
+        relative=relative_errors(tables, predictions),
         curves=_curves(paths, names, seeds),
         neighbours=_neighbours(paths, names, seeds[0], params.dataset, classes, images),
         data=data,
