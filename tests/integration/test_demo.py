@@ -61,6 +61,12 @@ def test_fine_tuning_stands_beside_training_from_scratch(demo):
     assert {json.loads(condition)["mode"] for condition in conditions} == {"frozen", "finetuned"}
 
 
+def test_few_shot_rows_say_which_classes_pretraining_saw(demo):
+    rows = list(csv.DictReader((demo.root / "reports/results.csv").open()))
+    found = {(r["dataset"], json.loads(r["condition"])["classes"]) for r in rows if r["protocol"] == "fewshot"}
+    assert found == {("fashion_mnist", "seen"), ("digits", "unseen")}
+
+
 def test_git_is_clean_but_for_the_lock(demo):
     assert demo.run("git", "status", "--porcelain").stdout.split() == ["??", "dvc.lock"]
 

@@ -12,6 +12,7 @@ from miyagi.cli import main
 from miyagi.data.manifest import data_digest, read_manifest
 from miyagi.errors import UserError
 from miyagi.protocols.rows import place
+from miyagi.registry import PROTOCOLS
 from miyagi.stages import dense
 from tests.stages.test_probe import STAMPS
 
@@ -86,6 +87,32 @@ def test_none_that_fits_is_one_line(finished, copied):
     with pytest.raises(UserError, match=rf"dense\.protocols: {reason}; take detection off the list") as error:
         run(again, "detection")
     assert "\n" not in str(error.value)
+
+
+REST = {"detection": ("scenes", {"width": 16, "representation": 32}), "surface_normals": ("spheres", {})}
+"""The other protocols of the family, with a data set each and what makes them quick."""
+
+
+def test_every_protocol_of_the_family_is_run():
+    assert {"segmentation", *REST} == {name for name, entry in PROTOCOLS.entries.items() if entry.family == "dense"}
+
+
+@pytest.mark.parametrize("protocol", REST)
+def test_the_rest_of_the_family_writes_its_rows(annotated, copied, protocol):
+    dataset, own = REST[protocol]
+    paths = copied(annotated)
+    settings = PROTOCOLS.settings(protocol)(
+        finetune={"lr": [0.003], "steps": [2]}, optimization={"batch_size": 8, "looks": 1}, **own
+    )
+    summary = dense.run("simclr", 0, protocol, [dataset], settings, paths)
+    written = json.loads(paths.rows("simclr", 0, protocol).read_text())
+    assert written["summary"] == summary and len(summary) == len(written["rows"]) >= 6
+    kept = load_file(paths.predictions("simclr", 0, protocol))
+    for row in written["rows"]:
+        assert set(row) == STAMPS
+        assert (row["protocol"], row["dataset"]) == (protocol, dataset)
+        assert row["low"] <= row["value"] <= row["high"]
+        assert len(kept[f"{place(row)}.{row['metric']}.scores"]) == row["n"]
 
 
 def test_the_command_and_the_report(finished, copied, monkeypatch, tmp_path):

@@ -11,7 +11,10 @@ from miyagi import params
 from miyagi.cli import main
 from miyagi.data.manifest import data_digest, read_manifest
 from miyagi.errors import UserError
+from miyagi.files import digest
 from miyagi.paths import Paths
+from miyagi.protocols.rows import place
+from miyagi.registry import PROTOCOLS
 from miyagi.stages import finetune
 
 FAST = {
@@ -21,6 +24,14 @@ FAST = {
     },
     "transfer": {"finetune": {"lr": [0.01], "steps": [6]}, "scratch": {"lr": [0.01], "steps": [8]}},
 }  # fmt: skip
+
+
+REST = {
+    "linear_augmented": {"grid": {"lr": [0.1, 1.0], "steps": [6]}},
+    "corruptions": {"corruptions": ["gaussian_noise", "fog"], "severities": [1, 5], "images": 40, "c": [0.1]},
+    "adversarial": {"eps": [2.0], "steps": 2, "images": 40, "grid": {"lr": [0.1], "steps": [6]}},
+}
+"""The other protocols of the family, quick as well; each runs once."""
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +87,34 @@ def test_summary_names_tell_conditions_and_draws_apart(finished):
     }
 
 
+def test_every_protocol_of_the_family_is_run():
+    assert FAST.keys() | REST.keys() == {
+        name for name, entry in PROTOCOLS.entries.items() if entry.family == "finetune"
+    }
+
+
+@pytest.mark.parametrize("protocol", REST)
+def test_the_rest_of_the_family_writes_its_rows(ready, copied, protocol):
+    from tests.stages.test_probe import STAMPS
+
+    paths = copied(ready)
+    settings = PROTOCOLS.settings(protocol)(**REST[protocol])
+    summary = finetune.run("simclr", 0, protocol, ["digits"], settings, paths)
+    written = json.loads(paths.rows("simclr", 0, protocol).read_text())
+    assert written["summary"] == summary and len(summary) == len(written["rows"]) > 1
+    kept = load_file(paths.predictions("simclr", 0, protocol))
+    for row in written["rows"]:
+        assert set(row) == STAMPS
+        assert (row["protocol"], row["settings"]) == (protocol, digest(settings.model_dump(mode="json")))
+        assert 0 <= row["low"] <= row["value"] <= row["high"] <= 100
+        assert place(row) in kept or len(kept[f"{place(row)}.{row['metric']}.scores"]) == row["n"]
+
+
 @pytest.mark.parametrize("protocol", FAST)
 def test_the_predictions_give_the_values(finished, protocol):
     paths, _ = finished
     kept = load_file(paths.predictions("simclr", 0, protocol))
     for row in json.loads(paths.rows("simclr", 0, protocol).read_text())["rows"]:
-        from miyagi.protocols.rows import place
-
         labels = kept[f"{row['dataset']}.{row['split']}.labels"]
         assert 100 * (kept[place(row)] == labels).mean() == pytest.approx(row["value"])
 
