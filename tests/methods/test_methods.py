@@ -5,7 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from miyagi.data.batch import Batch, DataInfo
+from miyagi.data.rng import Key
 from miyagi.methods.base import build
 from miyagi.nn.encoders import base as encoders
 from miyagi.params import views
@@ -146,6 +149,36 @@ def test_show_gives_a_picture_an_image_and_column(method, recipes, make_batch):
         assert images.flatten(1).std() > 0.01, column
     assert all(torch.equal(images, shown[column]) for column, images in method.show(batch).items())
     assert all(torch.equal(tensor, state[name]) for name, tensor in method.state_dict().items())
+
+
+@pytest.mark.parametrize("size", [28, 224])
+@pytest.mark.parametrize("name", TRAINED)
+def test_small_and_large_images(name, size):
+    """A whole step, its hooks and the pictures: nothing takes images of 32 pixels for granted."""
+    torch.manual_seed(0)
+    described = VIT | {"patch": 7 if size == 28 else 28} if name == "mae" else {"name": "conv4", "width": 4}
+    if METHODS.settings(name).encoder_pair:
+        described = {"name": "pair", "of": described}
+    encoder = encoders.build(described, (0.5,) * 3, (0.3,) * 3)
+    method = build(name, SMALL.get(name, {}), encoder, DataInfo(8, 10, size, (0.5,) * 3, (0.3,) * 3))
+    images = torch.rand(8, 3, size, size)
+
+    def batches():
+        for index in torch.arange(8).chunk(2):
+            views = [F.interpolate(images[index], view.size or size) for view in method.views]
+            yield Batch(views, index, index, Key(0, 0))
+
+    method.before_epoch(0, batches())
+    batch = next(batches())
+    logged = method(batch, 0.5)
+    logged["loss"].backward()
+    method.after_backward(0.5)
+    method.after_step(0.5)
+    assert all(torch.isfinite(value) for value in logged.values())
+    assert all(torch.isfinite(p.grad).all() and p.grad.any() for p in method.encoder.parameters())
+    with torch.no_grad():
+        shown = method.eval().show(batch)
+    assert shown and all(images.shape[:2] == (4, 3) for images in shown.values())
 
 
 def test_every_parameter_has_exactly_one_group(method):
