@@ -19,6 +19,7 @@ The map is the last one with 4 x 4 places or more: of conv4 at 32 pixels the thi
 Loader: one view.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -38,7 +39,7 @@ from miyagi.nn.gather import gather
 from miyagi.nn.negatives import InBatch
 from miyagi.settings import Head, MethodSettings, Name
 
-ESTIMATORS = {"jsd": jsd, "dv": partial(dv, gather=gather)}
+ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"jsd": jsd, "dv": partial(dv, gather=gather)}
 
 
 class Settings(MethodSettings):
