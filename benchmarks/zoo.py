@@ -170,14 +170,13 @@ def page(
     body = []
     for experiment in sorted(best, key=lambda name: -(best[name].test or (0.0,))[0]):
         own = [found["records"]["run/0"] for (name, _), found in kept.items() if name == experiment]
-        accuracy = [100 * record["last"]["accuracy"] for record in own if "accuracy" in record["last"]]
         rates = [statistics.median(record["rates"][1:] or record["rates"]) for record in own if record["rates"]]
         layer = re.search(r"layer\W+(\w+)", best[experiment].chosen)
         body.append([
             f"`{experiment}`", str(len(own)), _span(best[experiment].test), layer.group(1) if layer else "several",
             _span(best[experiment].versus, "+"), _span(last[experiment].test).partition(" [")[0],
             _span(near[experiment].test), _span(near[experiment].versus, "+"),
-            f"{statistics.mean(accuracy):.1f}" if accuracy else "-", number(statistics.median(rates)) if rates else "-",
+            _pretext([record["last"] for record in own]), number(statistics.median(rates)) if rates else "-",
         ])  # fmt: skip
     header = [
         *("experiment", "seeds", "linear, best layer", "layer", "against random", "linear, last", "kNN"),
@@ -221,7 +220,8 @@ def _notes(
         "the regularisation that are best on validation; last: on the layer that downstream sees; kNN: k "
         f"{params.evaluate['knn']['k']}, T {params.evaluate['knn']['temperature']}. Top-1 of the test images in "
         "percent, read once; in brackets 95 % intervals: bootstrap over images, where there are several seeds t over "
-        "them. Against random: points above the untrained encoder of the same kind, paired over images (seeds).",
+        "them. Pretext accuracy: of the last epoch; R²: how much of its target's variance a reconstruction explains. "
+        "Against random: points above the untrained encoder of the same kind, paired over images (seeds).",
         "One budget for every method and no setting tuned to it: a small scale says what learns at it, not which "
         f"method is better. samples/s: {jobs} run(s) at a time, each with {params.runtime.threads} thread(s) of torch. "
         f"Command: `{first['command']}`; {machine['processor']}, {machine['cores']} cores; load "
@@ -230,6 +230,14 @@ def _notes(
     if len({found["conditions"]["code"] for found in kept}) > 1:
         notes.append("**Not one run:** some were measured with other code; run `make zoo` again.")
     return notes
+
+
+def _pretext(last: Sequence[dict[str, float]]) -> str:
+    """The mean accuracy over seeds, or what a reconstruction explains, in percent."""
+    for figure, mark in (("accuracy", ""), ("explained", " (R²)")):
+        if values := [100 * figures[figure] for figures in last if figure in figures]:
+            return f"{statistics.mean(values):.1f}{mark}"
+    return "-"
 
 
 def _span(span: Span | None, sign: str = "") -> str:
