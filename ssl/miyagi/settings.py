@@ -158,7 +158,11 @@ class Monitor(Frozen):
     images: int = Field(2000, ge=2, description="images of each of train and val that are looked at")
     k: int = Field(20, ge=1, description="neighbours of the online kNN")
     pairs: int = Field(500, ge=0, description="validation images of which two augmented views are compared; 0: none")
-    collapse_std: float = Field(0.01, ge=0, description="warn when the embedding's standard deviation is below")
+    collapse_std: float = Field(
+        0.01,
+        ge=0,
+        description="warn when the embedding's standard deviation is below; of up to 256 dimensions, less for more",
+    )
 
 
 class Pretrain(Frozen):
