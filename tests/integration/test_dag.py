@@ -197,10 +197,11 @@ def test_mlflow_holds_every_out_and_every_number(finished):
         assert {run.data.tags["miyagi.stage"] for run in children} == {"sweep", "pretrain", "embed", "probe", *own}
         for protocol in ("knn", "linear", *own.get("finetune", ())):
             (run,) = [r for r in children if r.data.tags["miyagi.target"] == f"{name}-0-{protocol}"]
-            written = json.loads((finished.root / f"runs/{name}/0/{protocol}.json").read_text())["summary"]
+            kept = json.loads((finished.root / f"runs/{name}/0/{protocol}.json").read_text())
+            written, (settings,) = kept["summary"], {row["settings"][:8] for row in kept["rows"]}
             assert {key: run.data.metrics[key] for key in written} == written
             for key, value in written.items():
-                assert parents[name].data.metrics[f"{protocol}.seed0.{key}"] == value
+                assert parents[name].data.metrics[f"{protocol}_{settings}.seed0.{key}"] == value
     lock = yaml.safe_load((finished.root / "dvc.lock").read_text())
     fingerprints = {
         run.data.tags["miyagi.fingerprint"] for run in runs if run.data.tags.get("miyagi.stage") == "pretrain"
