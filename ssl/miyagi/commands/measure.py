@@ -209,9 +209,8 @@ class Bench:
             for dataset in datasets:
                 if not copy.bank(name, self.seed, dataset).is_file():
                     embed.run(name, self.seed, dataset, self.params.embed, copy)
-            with redirect_stderr(
-                io.StringIO()
-            ):  # what is left out of so few images, the stage itself may not leave out
+            # A data set that is left out of so few images is no news of the real stage.
+            with redirect_stderr(io.StringIO()):
                 summary = probe.run(name, self.seed, protocol, datasets, settings, copy)
             seen[copy.root] = {key.partition(".")[0] for key in summary}
 
