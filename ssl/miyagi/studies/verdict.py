@@ -195,4 +195,5 @@ def _names(terms: Sequence[Term]) -> str:
         own = [str(value) for key, value in term if key != "experiment" and value is not None]
         return f"{term.experiment} ({', '.join(own)})" if own else term.experiment
 
-    return " + ".join(map(shown, terms))
+    names = " + ".join(map(shown, terms))
+    return f"({names})" if len(terms) > 1 else names
