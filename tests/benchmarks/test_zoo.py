@@ -47,21 +47,18 @@ def test_an_unknown_experiment_is_refused(tmp_path, capsys):
     assert "there is no experiment 'simcrl'; did you mean 'simclr'" in capsys.readouterr().err
 
 
+def asked(images, folder):
+    """The command's options for the tiny zoo, kept in a folder with its page."""
+    (folder / "zoo.yaml").write_text(yaml.safe_dump(TINY))
+    given = {"images": images, "params": folder / "zoo.yaml", "folder": folder / "kept", "out": folder / "methods.md"}
+    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
+
+
 def test_the_command_runs_its_processes(image_folder, tmp_path):
     """As `make zoo` calls it: where the module is __main__, its functions are still found by their names."""
-    (tmp_path / "zoo.yaml").write_text(yaml.safe_dump(TINY))
     out = tmp_path / "methods.md"
-    options = [
-        "--images",
-        image_folder,
-        "--params",
-        tmp_path / "zoo.yaml",
-        "--folder",
-        tmp_path / "kept",
-        "--out",
-        out,
-    ]
-    command = [sys.executable, "-m", "benchmarks.zoo", *map(str, options), "random"]
+    options = asked(image_folder, tmp_path)
+    command = [sys.executable, "-m", "benchmarks.zoo", *options, "random"]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "| `random` | 2 |" in out.read_text()
@@ -70,20 +67,10 @@ def test_the_command_runs_its_processes(image_folder, tmp_path):
 @pytest.mark.slow
 def test_the_table_holds_what_the_stages_wrote(image_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(machine, "code", lambda: "0123456789abcdef")
-    (tmp_path / "zoo.yaml").write_text(yaml.safe_dump(TINY))
     out = tmp_path / "methods.md"
     out.write_text("# Methods\n\n<!-- zoo -->\nOUTDATED\n<!-- end of zoo -->\n\nThe end.\n")
-    options = [
-        "--images",
-        image_folder,
-        "--params",
-        tmp_path / "zoo.yaml",
-        "--folder",
-        tmp_path / "kept",
-        "--out",
-        out,
-    ]
-    zoo.main([*map(str, options), "random", "rotation", "colorization"], call=here)
+    options = asked(image_folder, tmp_path)
+    zoo.main([*options, "random", "rotation", "colorization"], call=here)
     assert "colorization learns from colours" in capsys.readouterr().out  # digits have none
 
     text = out.read_text()
@@ -105,5 +92,5 @@ def test_the_table_holds_what_the_stages_wrote(image_folder, tmp_path, monkeypat
     assert cells["| `random`"][8] == "-"
 
     files = {file: file.stat().st_mtime_ns for file in root.rglob("*.json")}
-    zoo.main([*map(str, options), "random", "rotation"], call=here)
+    zoo.main([*options, "random", "rotation"], call=here)
     assert {file: file.stat().st_mtime_ns for file in root.rglob("*.json")} == files  # nothing ran again

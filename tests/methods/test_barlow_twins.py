@@ -7,8 +7,8 @@ from lightly.loss import BarlowTwinsLoss
 from miyagi.methods.barlow_twins import BarlowTwins, Settings
 from miyagi.metrics.collapse import embedding_std
 from miyagi.recipes import RECIPES
-from miyagi.settings import Crop, Head, Pretrain, ViewRecipe
-from miyagi.train.loop import optimizer
+from miyagi.settings import Crop, Head, ViewRecipe
+from tests.methods.training import descend, pairs
 
 RECIPE = RECIPES["simclr_small"].views
 MILD = (ViewRecipe(crop=Crop(scale=(0.5, 1.0))),)
@@ -56,27 +56,10 @@ def test_batch_norm_on_the_output_is_what_the_loss_does_anyway(encoder, info, ma
     torch.testing.assert_close(found[0](batch, 0.0)["loss"], found[1](batch, 0.0)["loss"], rtol=1e-3, atol=1e-3)
 
 
-def train(method, make_batch, shuffle=False):
-    """The losses of 16 steps."""
-    optimiser = optimizer(method, Pretrain())
-    losses = []
-    for group in optimiser.param_groups:
-        group["lr"] = 3e-3
-    for i in range(16):
-        batch = make_batch(method, MILD, i, n=64)
-        if shuffle:
-            batch.views[1] = batch.views[1].roll(1, 0)
-        loss = method(batch, 0.0)["loss"]
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    return losses
-
-
 def test_shuffled_positives_are_worse_and_nothing_collapses(method, make_batch):
     other = copy.deepcopy(method)
-    losses, shuffled = train(method, make_batch), train(other, make_batch, shuffle=True)
+    losses = descend(method, pairs(method, make_batch, MILD, 16))
+    shuffled = descend(other, pairs(other, make_batch, MILD, 16, shuffle=True))
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
     assert sum(losses[-4:]) < 0.9 * sum(shuffled[-4:])
     with torch.no_grad():

@@ -12,8 +12,8 @@ from miyagi.methods.base import build
 from miyagi.methods.cmc import CMC, Settings
 from miyagi.nn.encoders import base as encoders
 from miyagi.recipes import RECIPES
-from miyagi.settings import Head, Pretrain
-from miyagi.train.loop import optimizer
+from miyagi.settings import Head
+from tests.methods.training import descend
 
 RECIPE = RECIPES["none"].views
 
@@ -139,7 +139,6 @@ def test_shuffled_positives_of_the_batch_are_worse(make, make_batch):
 
     def train(shuffle):
         method = make(negatives="batch", loss="info_nce", temperature=0.2)
-        optimiser, losses = optimizer(method, Pretrain(lr=3e-3)), []
         if shuffle:
             split = method.encoder.split
 
@@ -148,13 +147,7 @@ def test_shuffled_positives_of_the_batch_are_worse(make, make_batch):
                 return light, colors[torch.randperm(len(x))]
 
             method.encoder.split = other
-        for i in range(16):
-            loss = method(make_batch(method, RECIPE, i, n=64), 0.0)["loss"]
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            method.after_step(0.0)
-            losses.append(float(loss.detach()))
+        losses = descend(method, (make_batch(method, RECIPE, i, n=64) for i in range(16)))
         return sum(losses[-4:]) / 4
 
     assert train(shuffle=False) < train(shuffle=True) - 0.4
@@ -163,19 +156,15 @@ def test_shuffled_positives_of_the_batch_are_worse(make, make_batch):
 def test_shuffled_positives_of_the_banks_are_worse(make, make_batch):
     """Ten epochs of 128 images, each with its own place in the banks or with another one in each epoch."""
 
-    def train(shuffle):
-        method = make(n=128, temperature=0.2)
-        optimiser, losses = optimizer(method, Pretrain(lr=3e-3)), []
+    def batches(method, shuffle):
         for epoch in range(10):
             whole = make_batch(method, RECIPE, 14 * epoch, n=128)
             place = torch.randperm(128) if shuffle else whole.index
             for rows in whole.index.chunk(4):
-                loss = method(replace(whole, views=[whole.views[0][rows]], index=place[rows]), 0.0)["loss"]
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                method.after_step(0.0)
-                losses.append(float(loss.detach()))
-        return sum(losses[-4:]) / 4
+                yield replace(whole, views=[whole.views[0][rows]], index=place[rows])
+
+    def train(shuffle):
+        method = make(n=128, temperature=0.2)
+        return sum(descend(method, batches(method, shuffle))[-4:]) / 4
 
     assert train(shuffle=False) < train(shuffle=True) - 0.5
