@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--images", type=Path, help="FOLDER/{train,test}/<class>/* instead of Fashion-MNIST")
     found.add_argument("--params", type=Path, default=FILE, help="another zoo.yaml")
     found.add_argument("--out", type=Path, default=ROOT / "docs" / "methods.md", help="the page that holds the table")
-    found.add_argument("--folder", type=Path, help="where everything is kept (default: .miyagi/zoo)")
+    found.add_argument("--folder", type=Path, help="where all is kept (default: .miyagi/zoo, or as --params is called)")
     return found
 
 

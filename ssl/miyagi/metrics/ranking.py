@@ -103,7 +103,7 @@ def kendall_detectable(n: int, threshold: float, level: float, power: float = 0.
     )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)  # up to 32 MB each
 def _turns(n: int) -> Floats:
     """Draws x N (N - 1) / 2: for each simulated set the true taus at which its pairs turn to agreement, ascending."""
     first, second = np.triu_indices(n, 1)
