@@ -47,8 +47,8 @@ def test_quantiles_against_scikit_learn(views):
     cosine = cosine_similarity(*views)
     positive, negative = np.diag(cosine), [cosine[i, j] for i in range(40) for j in range(40) if i != j]
     found = similarity_quantiles(*views)
-    assert list(found) == ["pos_q10", "pos_q50", "pos_q90", "neg_q10", "neg_q50", "neg_q90"]
+    assert list(found) == [f"{kind}_q{level}" for kind in ("pos", "neg") for level in ("05", "25", "50", "75", "95")]
     for name, value in found.items():
         want = np.quantile(positive if name.startswith("pos") else negative, int(name[-2:]) / 100)
         assert value == pytest.approx(want, abs=1e-6)
-    assert found["pos_q10"] > found["neg_q90"]
+    assert found["pos_q05"] > found["neg_q95"]

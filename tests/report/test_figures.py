@@ -61,6 +61,23 @@ def test_curves_can_stand_side_by_side_in_one_page() -> None:
             assert f">{text}</text>" in svg
 
 
+COSINES = figures.history(
+    "epoch,loss," + ",".join(f"{kind}_q{level}" for kind in ("pos", "neg") for level in ("05", "25", "50", "75", "95"))
+    + "\n1,2.5,.5,.6,.7,.8,.9,-.2,-.1,0,.1,.2\n2,2.4,,,,,,,,,,\n3,2.3,.7,.8,.85,.9,.95,-.4,-.3,-.2,-.1,.25\n"
+)  # fmt: skip
+
+
+def test_similarities_are_a_panel_of_their_own_where_there_are_any() -> None:
+    svg = figures.curves("a", {0: PAST, 1: COSINES}, (0, 100))
+    for text in ("cosine of two views", "one image", "two images"):
+        assert f">{text}</text>" in svg
+        assert text not in figures.curves("a", {0: PAST}, (0, 100))
+    assert figures.summary(COSINES) == (
+        "loss 2.50 to 2.30, in the end 95 % of two views of one image have a cosine above 0.70 (median 0.85), 95 % of "
+        "two images one below 0.25, in 3 epochs"
+    )
+
+
 def decoded(uri: str) -> np.ndarray:
     assert uri.startswith("data:image/png;base64,")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))

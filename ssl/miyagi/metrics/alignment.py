@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from miyagi.metrics.knn import normalize
 
-LEVELS = (10, 50, 90)
-"""Percent: which quantiles of similarities are told."""
+LEVELS = (5, 25, 50, 75, 95)
+"""Percent: the quantiles that stand for a histogram of similarities; the report draws them as bands over epochs."""
 
 
 def alignment(first: NDArray[np.float32], second: NDArray[np.float32], alpha: float = 2.0) -> float:
@@ -40,19 +40,19 @@ def uniformity(features: NDArray[np.float32], t: float = 2.0) -> float:
 
 
 def similarity_quantiles(first: NDArray[np.float32], second: NDArray[np.float32]) -> dict[str, float]:
-    """The distributions of cosine similarities, in three quantiles each.
+    """The distributions of cosine similarities, in the quantiles `LEVELS`.
 
     Args:
         first, second: N x D with N >= 2, of any length: row i of both is of image i.
 
     Returns:
-        pos_q10, pos_q50, pos_q90: of the N pairs of one image; neg_q10, neg_q50, neg_q90: of the N (N - 1) others.
-        Where pos_q10 is above neg_q90, nine positives in ten are nearer than nine negatives in ten.
+        pos_q05, pos_q25, ... pos_q95: of the N pairs of one image; neg_q05 and so on: of the N (N - 1) others. Where
+        pos_q05 is above neg_q95, 19 positives in 20 are nearer than 19 negatives in 20.
     """
     cosine = normalize(first) @ normalize(second).T
     kinds = {"pos": cosine.diagonal(), "neg": cosine[~np.eye(len(cosine), dtype=bool)]}
     return {
-        f"{kind}_q{level}": float(value)
+        f"{kind}_q{level:02}": float(value)
         for kind, values in kinds.items()
         for level, value in zip(LEVELS, np.percentile(values, LEVELS), strict=True)
     }

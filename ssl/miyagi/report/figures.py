@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from miyagi.metrics.alignment import LEVELS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -22,7 +24,7 @@ Image = NDArray[np.uint8]
 History = dict[str, list[float | None]]
 INK = "#012345"
 """Stands for the text's colour while matplotlib draws; the page's own colour, light or dark, replaces it."""
-LINE = "#2f7fc1"  # at least 3:1 on the light and on the dark page
+LINE, OTHER = "#2f7fc1", "#c0672b"  # at least 3:1 on the light and on the dark page
 DASHES = ("-", "--", ":", "-.")
 
 
@@ -111,7 +113,7 @@ def knn_limits(histories: Sequence[History]) -> tuple[float, float]:
 
 
 def curves(name: str, histories: Mapping[int, History], limits: tuple[float, float]) -> str:
-    """Loss and online kNN by epoch, one line a seed, as inline SVG that takes the page's text colour.
+    """Loss, online kNN and how views lie by epoch, one line a seed, as inline SVG that takes the page's text colour.
 
     Args:
         name: the experiment.
@@ -120,21 +122,37 @@ def curves(name: str, histories: Mapping[int, History], limits: tuple[float, flo
     """
     from matplotlib.ticker import MaxNLocator
 
-    with drawing(name, 3.6, 3.4) as (figure, done):
-        for axes, column, label in zip(
-            figure.subplots(2, 1, sharex=True), ("loss", "knn"), ("loss", "online kNN (%)"), strict=True
-        ):
+    labels = {"loss": "loss", "knn": "online kNN (%)"}
+    compared = [past for past in histories.values() if points(past, f"pos_q{LEVELS[0]:02}")[0]]
+    with drawing(name, 3.6, 5.2 if compared else 3.4) as (figure, done):
+        panels = figure.subplots(3 if compared else 2, 1, sharex=True)
+        for axes, (column, label) in zip(panels, labels.items(), strict=False):
             for dash, (seed, past) in enumerate(histories.items()):
                 x, y = points(past, column)
                 axes.plot(x, y, color=LINE, ls=DASHES[dash % 4], marker="o", ms=3, label=f"seed {seed}")
             axes.set_ylabel(label)
             plain(axes)
-        axes.set_ylim(*limits)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        panels[1].set_ylim(*limits)
+        if compared:
+            _similarities(panels[2], compared[0])
+        panels[-1].set_xlabel("epoch")
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if len(histories) > 1:
-            figure.axes[0].legend(frameon=False, fontsize=8)
+            panels[0].legend(frameon=False, fontsize=8)
         return done()
+
+
+def _similarities(axes: "Axes", past: History) -> None:
+    """Histograms of cosines by epoch, from their quantiles: pairs of views of one image, and of two images."""
+    for kind, label, color in (("neg", "two images", OTHER), ("pos", "one image", LINE)):
+        bands = {level: points(past, f"{kind}_q{level:02}") for level in LEVELS}
+        for low, high, alpha in ((LEVELS[0], LEVELS[-1], 0.2), (LEVELS[1], LEVELS[-2], 0.35)):
+            axes.fill_between(bands[low][0], bands[low][1], bands[high][1], color=color, alpha=alpha, lw=0)
+        axes.plot(*bands[50], color=color, marker="o", ms=3, label=label)
+    axes.set_ylabel("cosine of two views")
+    axes.set_ylim(-1.05, 1.05)
+    axes.legend(frameon=False, fontsize=8)
+    plain(axes)
 
 
 @contextmanager
@@ -178,6 +196,13 @@ def summary(past: History) -> str:
         _, values = points(past, column)
         if values:
             parts.append(f"{label} {values[0]:.2f}{unit} to {values[-1]:.2f}{unit}")
+    quantiles = [points(past, f"{kind}_q{level}")[1] for kind, level in (("pos", "05"), ("pos", "50"), ("neg", "95"))]
+    if all(quantiles):
+        low, middle, others = (values[-1] for values in quantiles)
+        parts.append(
+            f"in the end 95 % of two views of one image have a cosine above {low:.2f} (median {middle:.2f}), 95 % of "
+            f"two images one below {others:.2f},"
+        )
     epochs = len(past.get("epoch", []))
     return f"{', '.join(parts) or 'nothing recorded'} in {epochs} epoch{'s' * (epochs != 1)}"
 
