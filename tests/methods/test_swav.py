@@ -71,6 +71,15 @@ def test_a_full_queue_takes_part_in_the_codes(make, make_batch):
     assert {"queues.0.keys", "queues.1.position", "queued"} <= set(method.state_dict())
 
 
+def test_without_a_queue_the_epoch_in_which_it_would_begin_is_like_any_other(make, make_batch):
+    method = make()
+    method.before_epoch(method.settings.queue_epochs, [])
+    for i in range(2):
+        method(make_batch(method, MILD, i, n=8), 0.0)
+        method.after_step(0.0)
+    assert not method._pending and int(method.queued) == 0
+
+
 def test_the_gradient_reaches_the_prototypes_and_not_the_queue(make, make_batch):
     method = make(queue=8, queue_epochs=0)
     for i in range(2):

@@ -95,7 +95,7 @@ class SwAV(Method[Settings]):
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
-        for z in self._pending if self._epoch >= self.settings.queue_epochs else []:
+        for z in self._pending if self.queues and self._epoch >= self.settings.queue_epochs else []:
             for queue, one in zip(self.queues, z, strict=True):
                 assert isinstance(queue, Queue)
                 queue.push(gather_detached(one))
