@@ -181,6 +181,33 @@ def test_small_and_large_images(name, size):
     assert shown and all(images.shape[:2] == (4, 3) for images in shown.values())
 
 
+WIDE = {"head": {"width": 64, "out": 64, "batch_norm": True}}
+FEW_IMAGES = {"deepcluster": {"clusters": 2}, "bownet": {"words": 4}, "barlow_twins": WIDE, "vicreg": WIDE}
+"""What 8 images can fill, and heads that are not 8,192 wide; every other setting is the method's default."""
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_defaults_train_in_any_epoch(name, make_batch):
+    """What begins or ends after some epochs (SwAV's queue, DINO's temperature) is reached only by long trainings."""
+    torch.manual_seed(0)
+    described = VIT if name == "mae" else {"name": "conv4", "width": 4}
+    if METHODS.settings(name).encoder_pair:
+        described = {"name": "pair", "of": described}
+    encoder = encoders.build(described, (0.5,) * 3, (0.3,) * 3)
+    settings = FEW_IMAGES.get(name, {})
+    method = build(name, settings, encoder, DataInfo(8, 10, 32, (0.5,) * 3, (0.3,) * 3))
+    recipes = views(METHODS.settings(name)(**settings).recipe, {}, "test")
+    for epoch, progress in ((0, 0.0), (20, 0.1), (150, 0.75), (199, 0.999)):
+        method.before_epoch(epoch, [make_batch(method, recipes, n=8)])
+        for _ in range(2):
+            method.zero_grad()
+            logged = method(make_batch(method, recipes, n=4), progress)
+            logged["loss"].backward()
+            method.after_backward(progress)
+            method.after_step(progress)
+            assert all(torch.isfinite(value) for value in logged.values()), epoch
+
+
 def test_every_parameter_has_exactly_one_group(method):
     groups = method.parameter_groups()
     grouped = [id(p) for group in groups for p in group["params"]]
