@@ -27,3 +27,10 @@ def test_elsewhere_there_are_plain_lines(monkeypatch, capsys, every, lines):
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     assert list(progress.progress(iter("abc"), 3, "writing", "img")) == list("abc")
     assert capsys.readouterr().err.splitlines()[-2:] == lines
+
+
+def test_a_long_wait_is_told_of_less_and_less_often(monkeypatch, capsys):
+    clock = iter(range(10_000))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))  # a second a look, two where a line is told
+    list(progress.progress(range(300), 300, "training", "steps"))
+    assert [int(line.split()[1]) for line in capsys.readouterr().err.splitlines()] == [5, 16, 37, 78, 139, 200, 261]

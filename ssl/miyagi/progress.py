@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
-EVERY = 5.0
-"""Seconds between two plain lines."""
+EVERY, SELDOM = 5.0, 60.0
+"""Seconds before the first plain line; each wait is twice the one before, up to this many."""
 
 
 def progress(items: Iterable[Item], total: int, what: str, unit: str = "it") -> Iterator[Item]:
@@ -17,9 +17,9 @@ def progress(items: Iterable[Item], total: int, what: str, unit: str = "it") -> 
 
         yield from tqdm(items, total=total, desc=what, unit=unit, leave=False, delay=0.5)
         return
-    told = time.monotonic()
+    told, wait = time.monotonic(), EVERY
     for done, item in enumerate(items):
-        if time.monotonic() - told > EVERY:
-            told = time.monotonic()
+        if time.monotonic() - told > wait:
+            told, wait = time.monotonic(), min(2 * wait, SELDOM)
             print(f"{what}: {done} of {total} {unit}", file=sys.stderr, flush=True)
         yield item

@@ -26,6 +26,7 @@ from miyagi.data.rng import Key, fold
 from miyagi.errors import UserError
 from miyagi.nn.encoders.base import Encoder
 from miyagi.params import views
+from miyagi.progress import progress
 from miyagi.protocols import descent
 from miyagi.protocols.base import Fitted, Outcome
 from miyagi.protocols.task import Task
@@ -185,7 +186,9 @@ class Trainer:
         looks = {round(steps * (i + 1) / self.how.looks) for i in range(self.how.looks)}
         known = features(encoder, val()) if val is not None and self.frozen else None
         best: Trained | None = None
-        for step, (x, y) in enumerate(itertools.islice(self._batches(train, device), stop or steps), 1):
+        batches = itertools.islice(self._batches(train, device), stop or steps)
+        what = f"{self.protocol} on {self.task.dataset}, {'head' if self.frozen else 'encoder and head'}"
+        for step, (x, y) in enumerate(progress(batches, stop or steps, what, "steps"), 1):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * descent.share(self.how, (step - 0.5) / steps)
             # bf16 for fp16 too: it needs no gradient scaler, and these trainings are short.

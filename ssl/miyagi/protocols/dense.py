@@ -24,6 +24,7 @@ from miyagi.data.rng import Key, fold, permutation, uniform
 from miyagi.errors import UserError
 from miyagi.metrics.bootstrap import Floats, weighted
 from miyagi.nn.encoders.base import Encoder
+from miyagi.progress import progress
 from miyagi.protocols import descent
 from miyagi.protocols.base import DoesNotApply, Outcome
 from miyagi.protocols.task import Task
@@ -233,7 +234,9 @@ class Training:
         train = pictures(self.task, "train")
         best: Tuned | None = None
         model.train().requires_grad_(True)
-        for step, (rows, flips) in enumerate(itertools.islice(self._batches(len(train), draw), steps), 1):
+        batches = itertools.islice(self._batches(len(train), draw), steps)
+        what = f"{self.protocol} on {self.task.dataset}, lr {lr:g}"
+        for step, (rows, flips) in enumerate(progress(batches, steps, what, "steps"), 1):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * descent.share(how, (step - 0.5) / steps)
             # bf16 for fp16 too: it needs no gradient scaler, and these trainings are short.

@@ -17,6 +17,7 @@ from miyagi.methods import base as methods
 from miyagi.methods.base import Method
 from miyagi.nn.encoders import base as encoders
 from miyagi.paths import SPLITS, Paths
+from miyagi.progress import progress
 from miyagi.settings import Embed, Experiment, MethodSettings
 from miyagi.train.setup import set_up
 from miyagi.train.weights import about, load_module
@@ -131,7 +132,7 @@ def embed_transformed(
 def _batches(loader: Loader, device: torch.device) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
     """Where a batch stands in the file's order, its images in [0, 1], their indices and (on the host) their labels."""
     start = 0
-    for raw in loader():
+    for raw in progress(loader(), len(loader), loader.beton.path.name, "batches"):
         rows = slice(start, start + len(raw.index))
         x = (raw.image.to(device) / 255).contiguous(memory_format=torch.channels_last)
         yield rows, x, raw.index.to(device), raw.label
