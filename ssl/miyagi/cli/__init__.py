@@ -316,7 +316,8 @@ def _check(args: argparse.Namespace, paths: Paths) -> None:
     for name in params.experiments:
         if sweep := params.sweep(name):
             Space(name, params, sweep)
-    counts = f"{len(params.experiments)} experiments, {len(params.datasets)} data sets, {len(params.seeds)} seeds"
+    parts = {"experiment": params.experiments, "data set": params.datasets, "seed": params.seeds}
+    counts = ", ".join(f"{len(part)} {name}{'s' * (len(part) != 1)}" for name, part in parts.items())
     print(f"params.yaml: {counts}: ok")
 
 
