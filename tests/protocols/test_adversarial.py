@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from miyagi.protocols.adversarial import Settings, evaluate, fgsm, gradient, pgd
-from miyagi.settings import Grid, Optimization
+from miyagi.protocols.adversarial import Settings, as_network, evaluate, fgsm, gradient, pgd
+from miyagi.protocols.base import Features, Fitted
+from miyagi.protocols.classifier import Probe
+from miyagi.protocols.linear_fits import logistic
+from miyagi.train.features import features
 
-SETTINGS = Settings(
-    eps=[2, 16], steps=4, images=60, grid=Grid(lr=[1e-4, 0.1, 1.0], steps=[60]),
-    optimization=Optimization(optimizer="sgd", weight_decay=0.0, batch_size=64, looks=1, augment={"flip": 0.0}),
-)  # fmt: skip
+SETTINGS = Settings(eps=[2, 16], steps=4, images=60, c=[1e-6, 0.1])
 
 
 @pytest.fixture
@@ -78,10 +78,27 @@ def test_rows(make_task):
     assert value["none", "0"] > 50
 
 
-def test_the_rate_is_chosen_on_val(make_task, relabelled):
+def test_what_is_attacked_is_the_probe(make_task):
+    """Features with other means and spreads; a class without a training image is never the answer."""
+    task = make_task()
+    probe = Probe.logistic(task, [0.1])
+    network = as_network(probe, 10)
+    raw = next(task.loader("test", 60)())
+    logits = network((raw.image / 255).contiguous(memory_format=torch.channels_last))
+    x, _ = features(probe.encoder, [raw])
+    assert (logits.argmax(1).numpy() == probe.fitted.predict(x)).all()
+    train = Features(*features(probe.encoder, task.loader("train")()))
+    few = Features(train.x[train.y != 3], train.y[train.y != 3])
+    fitted: Fitted = logistic(few, few, [0.1])
+    lacking = as_network(Probe(probe.encoder, fitted), 10)
+    answers = lacking((raw.image / 255).contiguous(memory_format=torch.channels_last)).argmax(1)
+    assert (answers.numpy() == fitted.predict(x)).all() and 3 not in answers
+
+
+def test_c_is_chosen_on_val(make_task, relabelled):
     one = SETTINGS.model_copy(update={"eps": [2], "attacks": ["fgsm"]})
     honest = evaluate(make_task(), one, 0)
-    assert honest[0].chosen["lr"] > 1e-4
+    assert honest[0].chosen["c"] == 0.1
     other = np.random.default_rng(0).integers(0, 10, 200)
     leak = evaluate(make_task(paths=relabelled({"test": other})), one, 0)
     assert leak[0].chosen == honest[0].chosen
@@ -90,6 +107,6 @@ def test_the_rate_is_chosen_on_val(make_task, relabelled):
 
 
 def test_twice_the_same_bits(make_task):
-    short = SETTINGS.model_copy(update={"grid": Grid(lr=[0.1], steps=[10]), "eps": [4]})
+    short = SETTINGS.model_copy(update={"c": [0.1], "eps": [4]})
     first, second = ([o.scores.tolist() for o in evaluate(make_task(), short, 0)] for _ in range(2))
     assert first == second

@@ -29,7 +29,7 @@ FAST = {
 REST = {
     "linear_augmented": {"grid": {"lr": [0.1, 1.0], "steps": [6]}},
     "corruptions": {"corruptions": ["gaussian_noise", "fog"], "severities": [1, 5], "images": 40, "c": [0.1]},
-    "adversarial": {"eps": [2.0], "steps": 2, "images": 40, "grid": {"lr": [0.1], "steps": [6]}},
+    "adversarial": {"eps": [2.0], "steps": 2, "images": 40, "c": [0.1]},
 }
 """The other protocols of the family, quick as well; each runs once."""
 

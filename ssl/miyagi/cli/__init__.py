@@ -316,8 +316,8 @@ def _check(args: argparse.Namespace, paths: Paths) -> None:
     for name in params.experiments:
         if sweep := params.sweep(name):
             Space(name, params, sweep)
-    parts = {"experiment": params.experiments, "data set": params.datasets, "seed": params.seeds}
-    counts = ", ".join(f"{len(part)} {name}{'s' * (len(part) != 1)}" for name, part in parts.items())
+    parts = {"experiment": len(params.experiments), "data set": len(params.datasets), "seed": len(params.seeds)}
+    counts = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in parts.items())
     print(f"params.yaml: {counts}: ok")
 
 

@@ -4,8 +4,8 @@
     PGD  (Madry et al., ICLR 2018)        x_0 = x + U(-eps, eps),  x_(t+1) = clip_eps(x_t + alpha sign grad_x L(x_t, y))
 
 with L the cross-entropy, the images in [0, 1], clip_eps the projection onto |x' - x| <= eps and onto [0, 1]. What is
-attacked is the frozen encoder with a linear layer as in `linear_augmented`, fitted to clean images; the attacker knows
-all of it and the true label. The random start comes from data/rng.py, so equal settings give equal images.
+attacked is the frozen encoder with logistic regression on its features of clean images, as in `corruptions`; the
+attacker knows all of it and the true label. The random start comes from data/rng.py: equal settings, equal images.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from miyagi.data.rng import Key, fold, uniform
+from miyagi.data.rng import Key, uniform
 from miyagi.protocols.base import Outcome
-from miyagi.protocols.classifier import Trainer
+from miyagi.protocols.classifier import Probe
 from miyagi.protocols.task import Task
-from miyagi.settings import FinetuneSettings, Grid, Optimization
+from miyagi.settings import FinetuneSettings
 
 
 class Settings(FinetuneSettings):
@@ -35,19 +35,19 @@ class Settings(FinetuneSettings):
     steps: int = Field(10, ge=1, description="pgd")
     alpha: float = Field(0.25, gt=0, description="pgd: a step's length, as a share of eps")
     images: int = Field(1000, ge=1, description="how many images of each split, the first ones, are attacked")
-    grid: Grid = Field(Grid(lr=[0.01, 0.03, 0.1, 0.3, 1.0], steps=[500]), description="of the linear layer")
-    optimization: Optimization = Optimization(optimizer="sgd", weight_decay=0.0, batch_size=256, looks=1)
+    c: list[Annotated[float, Field(gt=0)]] = Field(
+        [0.001, 0.01, 0.1, 1.0], min_length=1, description="inverse regularisation, chosen on clean validation images"
+    )
 
 
 def evaluate(task: Task, settings: Settings, seed: int) -> list[Outcome]:
     """Top-1 accuracy on clean images and under each attack at each strength.
 
     Raises:
-        UserError: the images are too small for the encoder, or no learning rate converges.
+        UserError: the images are too small for the encoder.
     """
-    trainer = Trainer(task, "adversarial", settings.optimization, seed, fold(seed, "adversarial"), frozen=True)
-    trained = trainer.fit(trainer.train_loader(), task.loader("val"), settings.grid, "evaluate.adversarial.grid")
-    model = nn.Sequential(trained.encoder, trained.head).requires_grad_(False)
+    probe = Probe.logistic(task, settings.c)
+    model = as_network(probe, len(task.classes))
     attacks: dict[tuple[str, str], Attack] = {("none", "0"): lambda x, y, index: x}
     for name in settings.attacks:
         for eps in settings.eps:
@@ -55,10 +55,20 @@ def evaluate(task: Task, settings: Settings, seed: int) -> list[Outcome]:
     return [
         Outcome(
             "encoder", split, "top1", _scores(task, model, attack, split, settings.images),
-            trained.selection, trained.chosen, condition={"attack": name, "eps": eps},
+            probe.selection, probe.chosen, condition={"attack": name, "eps": eps},
         )
         for split in ("val", "test") for (name, eps), attack in attacks.items()
     ]  # fmt: skip
+
+
+def as_network(probe: Probe, classes: int) -> nn.Sequential:
+    """Images to logits (N x classes); a class without training images is never the answer."""
+    assert probe.fitted.linear is not None
+    weight, bias, known = (torch.from_numpy(part) for part in probe.fitted.linear)
+    head = nn.Linear(weight.shape[1], classes).requires_grad_(False)
+    head.weight.zero_()[known] = weight.float()
+    head.bias.fill_(-1e4)[known] = bias.float()
+    return nn.Sequential(probe.encoder.eval(), head.to(probe.encoder.mean.device)).requires_grad_(False)
 
 
 Attack = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -28,6 +28,19 @@ class Features(NamedTuple):
     y: NDArray[Any]
 
 
+class Linear(NamedTuple):
+    """W (C x D), b (C), and which label each row of W stands for."""
+
+    weight: NDArray[Any]
+    bias: NDArray[Any]
+    classes: NDArray[np.int64]
+
+    def labels(self, x: NDArray[Any]) -> NDArray[np.int64]:
+        """The label with the largest score, N; the first of equals."""
+        found: NDArray[np.int64] = self.classes[(x @ self.weight.T + self.bias).argmax(1)]
+        return found
+
+
 class Fitted(NamedTuple):
     """A classifier, and how its hyper-parameters were found.
 
@@ -35,11 +48,13 @@ class Fitted(NamedTuple):
         predict: N x D features to N labels.
         chosen: the hyper-parameters' values.
         selection: the rule, as a row states it, e.g. "c chosen on val".
+        linear: the same classifier as one linear layer on the features, where it is one.
     """
 
     predict: Callable[[NDArray[np.float32]], NDArray[np.int64]]
     chosen: dict[str, Any]
     selection: str
+    linear: Linear | None = None
 
 
 Fit = Callable[[Features, Features], Fitted]

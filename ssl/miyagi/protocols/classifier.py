@@ -27,8 +27,8 @@ from miyagi.errors import UserError
 from miyagi.nn.encoders.base import Encoder
 from miyagi.params import views
 from miyagi.progress import progress
-from miyagi.protocols import descent
-from miyagi.protocols.base import Fitted, Outcome
+from miyagi.protocols import descent, linear_fits
+from miyagi.protocols.base import Features, Fitted, Outcome
 from miyagi.protocols.task import Task
 from miyagi.settings import Grid, Optimization, ViewRecipe
 from miyagi.train.features import features
@@ -77,6 +77,13 @@ class Probe:
 
     encoder: Encoder
     fitted: Fitted
+
+    @classmethod
+    def logistic(cls, task: Task, c: list[float]) -> "Probe":
+        """Logistic regression on clean, unaugmented images; C is chosen on validation."""
+        encoder = task.encoder()
+        train, val = (Features(*features(encoder, task.loader(split)())) for split in ("train", "val"))
+        return cls(encoder, linear_fits.logistic(train, val, c))
 
     @property
     def chosen(self) -> dict[str, Any]:

@@ -17,12 +17,10 @@ from pydantic import Field
 from miyagi.data import corruptions
 from miyagi.data.loader import Raw
 from miyagi.errors import UserError, did_you_mean
-from miyagi.protocols import linear_fits
-from miyagi.protocols.base import Features, Outcome
+from miyagi.protocols.base import Outcome
 from miyagi.protocols.classifier import Probe
 from miyagi.protocols.task import Task
 from miyagi.settings import FinetuneSettings
-from miyagi.train.features import features
 
 
 class Settings(FinetuneSettings):
@@ -47,9 +45,7 @@ def evaluate(task: Task, settings: Settings, seed: int) -> list[Outcome]:
         if name not in corruptions.TABLE:
             known = did_you_mean(name, corruptions.TABLE)
             raise UserError(f"evaluate.corruptions.corruptions: there is no '{name}'; {known}")
-    encoder = task.encoder()
-    train, val = (Features(*features(encoder, task.loader(split)())) for split in ("train", "val"))
-    probe = Probe(encoder, linear_fits.logistic(train, val, settings.c, 1000, 1e-3))
+    probe = Probe.logistic(task, settings.c)
     images = task.loader("test", limit=settings.images)
     found = []
 

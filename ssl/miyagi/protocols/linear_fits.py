@@ -10,28 +10,14 @@ Both see z = (f(x) - mean) / std over the training split, which is BatchNorm wit
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from miyagi.errors import UserError
-from miyagi.protocols.base import Features, Fitted, best_on_val
+from miyagi.protocols.base import Features, Fitted, Linear, best_on_val
 
 Labels = NDArray[np.int64]
-
-
-class Linear(NamedTuple):
-    """W (C x D), b (C), and which label each row of W stands for."""
-
-    weight: NDArray[Any]
-    bias: NDArray[Any]
-    classes: Labels
-
-    def labels(self, z: NDArray[Any]) -> Labels:
-        """The label with the largest score, N; the first of equals."""
-        found: Labels = self.classes[(z @ self.weight.T + self.bias).argmax(1)]
-        return found
 
 
 class Scaler:
@@ -45,8 +31,15 @@ class Scaler:
         scaled: NDArray[np.float64] = (x.astype(np.float64) - self.mean) / self.std
         return scaled
 
+    def undone(self, linear: Linear) -> Linear:
+        """What gives for features as they are what `linear` gives for standardised ones."""
+        weight = linear.weight / self.std
+        return Linear(weight, linear.bias - weight @ self.mean, linear.classes)
 
-def logistic(train: Features, val: Features, c: Sequence[float], max_iterations: int, tolerance: float) -> Fitted:
+
+def logistic(
+    train: Features, val: Features, c: Sequence[float], max_iterations: int = 1000, tolerance: float = 1e-3
+) -> Fitted:
     """Multinomial logistic regression; each C starts from the last one's solution, the best on validation is kept.
 
     Args:
@@ -75,7 +68,7 @@ def logistic(train: Features, val: Features, c: Sequence[float], max_iterations:
         iterations[value] = int(model.n_iter_.max())
     best, rule = best_on_val(sorted(c), lambda value: float((solutions[value].labels(z_val) == val.y).mean()))
     chosen = {"c": best, "iterations": iterations[best]}
-    return Fitted(lambda x: solutions[best].labels(scale(x)), chosen, f"c {rule}")
+    return Fitted(lambda x: solutions[best].labels(scale(x)), chosen, f"c {rule}", scale.undone(solutions[best]))
 
 
 def sgd(

@@ -12,7 +12,7 @@ grid `scratch`: its row is training from scratch on the target data set.
 
 import sys
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,19 +84,14 @@ def _cut(chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 
 def _frozen(task: Task, settings: Settings, chosen: NDArray[np.int64] | None) -> Classifier:
-    encoder = task.encoder()
-
-    def read(split: str, subset: NDArray[np.int64] | None = None) -> Features:
-        return Features(*features(encoder, task.loader(split, subset=subset)()))
-
-    def fit(train: Features, val: Features, c: list[float]) -> Any:
-        return linear_fits.logistic(train, val, c, 1000, 1e-3)
-
     if chosen is None:
-        return Probe(encoder, fit(read("train"), read("val"), settings.c))
-    train, val = (read("train", part) for part in _cut(chosen))
-    tried = fit(train, val, settings.c)
-    whole = fit(read("train", chosen), val, [tried.chosen["c"]])
+        return Probe.logistic(task, settings.c)
+    encoder = task.encoder()
+    train, val, both = (
+        Features(*features(encoder, task.loader("train", subset=part)())) for part in (*_cut(chosen), chosen)
+    )
+    tried = linear_fits.logistic(train, val, settings.c)
+    whole = linear_fits.logistic(both, val, [tried.chosen["c"]])
     return Probe(encoder, whole._replace(selection=tried.selection.replace("val", f"{len(val.x)} of the labels")))
 
 
