@@ -93,6 +93,7 @@ HARMLESS = {
     "errors": "only words messages",
     "params": "values reach a stage by way of params.yaml or experiment.yaml, which are dependencies",
     "paths": "a place changes no content",
+    "progress": "only says how far a stage is",
     "recipes": "its values reach a training by way of experiment.yaml",
     "registry": "only says which module is loaded; the module itself is a dependency",
     "settings": "its values reach a training by way of experiment.yaml; sweep, prepare and embed declare it",

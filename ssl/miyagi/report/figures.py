@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from miyagi.metrics.alignment import LEVELS
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -105,6 +103,15 @@ def points(past: History, column: str) -> tuple[list[float], list[float]]:
     return [epoch for epoch, _ in pairs], [value for _, value in pairs]
 
 
+def quantiles(past: History, kind: str) -> list[list[float]]:
+    """The epochs at which the cosines of a kind ("pos" or "neg") were looked at, and each of their quantiles, rising.
+
+    An odd number of quantiles, the median in the middle (metrics/alignment.py); nothing where none was looked at.
+    """
+    found = [points(past, column) for column in sorted(past) if column.startswith(f"{kind}_q")]
+    return [found[0][0], *(values for _, values in found)] if found and found[0][0] else []
+
+
 def knn_limits(histories: Sequence[History]) -> tuple[float, float]:
     """One range, in percent, for the kNN axes of all experiments: only then can the small panels be compared."""
     values = [value for past in histories for value in points(past, "knn")[1]] or [0.0, 100.0]
@@ -123,7 +130,7 @@ def curves(name: str, histories: Mapping[int, History], limits: tuple[float, flo
     from matplotlib.ticker import MaxNLocator
 
     labels = {"loss": "loss", "knn": "online kNN (%)"}
-    compared = [past for past in histories.values() if points(past, f"pos_q{LEVELS[0]:02}")[0]]
+    compared = [past for past in histories.values() if quantiles(past, "pos")]
     with drawing(name, 3.6, 5.2 if compared else 3.4) as (figure, done):
         panels = figure.subplots(3 if compared else 2, 1, sharex=True)
         for axes, (column, label) in zip(panels, labels.items(), strict=False):
@@ -143,12 +150,12 @@ def curves(name: str, histories: Mapping[int, History], limits: tuple[float, flo
 
 
 def _similarities(axes: "Axes", past: History) -> None:
-    """Histograms of cosines by epoch, from their quantiles: pairs of views of one image, and of two images."""
+    """Histograms of cosines by epoch, as bands between quantiles: of two views of one image, and of two images."""
     for kind, label, color in (("neg", "two images", OTHER), ("pos", "one image", LINE)):
-        bands = {level: points(past, f"{kind}_q{level:02}") for level in LEVELS}
-        for low, high, alpha in ((LEVELS[0], LEVELS[-1], 0.2), (LEVELS[1], LEVELS[-2], 0.35)):
-            axes.fill_between(bands[low][0], bands[low][1], bands[high][1], color=color, alpha=alpha, lw=0)
-        axes.plot(*bands[50], color=color, marker="o", ms=3, label=label)
+        epochs, *levels = quantiles(past, kind)
+        for low, high in zip(levels[: len(levels) // 2], reversed(levels), strict=False):
+            axes.fill_between(epochs, low, high, color=color, alpha=0.25, lw=0)
+        axes.plot(epochs, levels[len(levels) // 2], color=color, marker="o", ms=3, label=label)
     axes.set_ylabel("cosine of two views")
     axes.set_ylim(-1.05, 1.05)
     axes.legend(frameon=False, fontsize=8)
@@ -196,9 +203,9 @@ def summary(past: History) -> str:
         _, values = points(past, column)
         if values:
             parts.append(f"{label} {values[0]:.2f}{unit} to {values[-1]:.2f}{unit}")
-    quantiles = [points(past, f"{kind}_q{level}")[1] for kind, level in (("pos", "05"), ("pos", "50"), ("neg", "95"))]
-    if all(quantiles):
-        low, middle, others = (values[-1] for values in quantiles)
+    spread = [points(past, f"{kind}_q{level}")[1] for kind, level in (("pos", "05"), ("pos", "50"), ("neg", "95"))]
+    if all(spread):
+        low, middle, others = (values[-1] for values in spread)
         parts.append(
             f"in the end 95 % of two views of one image have a cosine above {low:.2f} (median {middle:.2f}), 95 % of "
             f"two images one below {others:.2f},"
