@@ -80,6 +80,18 @@ def test_the_grid_and_the_looks_choose_on_val(make_task):
     assert alone.selection == "lr, steps and stop fixed"
 
 
+def test_less_than_one_epoch_gets_a_line(make_task, capsys):
+    found = trainer(make_task())
+    total = found.train_loader().images
+    enough = -(-total // 32)
+    for steps in (enough, enough - 1):
+        fit(found, Grid(lr=[0.01], steps=[2, steps]))
+    assert [line for line in capsys.readouterr().err.splitlines() if "note" in line] == [
+        f"miyagi: note: evaluate.x.grid.steps: {enough - 1} steps of 32 images are less than one epoch of the {total} that "
+        "there are; add more steps"
+    ]
+
+
 def test_an_early_look_can_win(make_task, monkeypatch):
     """Whatever comes after the best look is not kept: here training goes wrong half way."""
     import miyagi.protocols.descent as module

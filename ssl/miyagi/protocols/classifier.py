@@ -9,6 +9,7 @@ Then the learning rates that are tried share each forward pass, as many heads on
 import copy
 import itertools
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -140,6 +141,12 @@ class Trainer:
         Raises:
             UserError: every learning rate diverged.
         """
+        if max(grid.steps) * self.how.batch_size < train.images:
+            print(
+                f"miyagi: note: {key}.steps: {max(grid.steps)} steps of {self.how.batch_size} images are less than one "
+                f"epoch of the {train.images} that there are; add more steps",
+                file=sys.stderr,
+            )
         # One by one where the encoder moves, side by side where it does not.
         rates = [grid.lr] if self.frozen else [[lr] for lr in grid.lr]
         best: Trained | None = None
