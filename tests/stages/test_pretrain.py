@@ -61,7 +61,7 @@ def test_a_method_that_learns_from_colours_refuses_grey_data(project, copied):
 
 def test_history(trained):
     rows = list(csv.DictReader((trained.run("simclr", 0) / "history.csv").open()))
-    quantiles = [f"{kind}_q{level}" for kind in ("neg", "pos") for level in (10, 50, 90)]
+    quantiles = [f"{kind}_q{level}" for kind in ("neg", "pos") for level in ("05", "25", "50", "75", "95")]
     assert list(rows[0]) == [*COLUMNS, "accuracy", "alignment", "mi_bound", *quantiles, "uniformity"]
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert all(float(row[name]) >= 0 for row in rows for name in (*COLUMNS, "accuracy", "alignment"))
