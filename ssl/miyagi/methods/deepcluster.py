@@ -14,8 +14,8 @@ each of 10 kinds of images, as the paper's 10,000 are for ImageNet. Chance is 1 
 Paper: features of AlexNet or VGG-16 on Sobel-filtered images, PCA to 256, 20 iterations, SGD with learning rate 0.05,
 batch 256, dropout, 500 epochs. Here there is no Sobel filter (so colours alone may make clusters), the clusters are
 those of the epoch's augmented views, and the classifier's running means in the optimiser outlive it for a few steps.
-The paper's learning rate is constant, and should be here (`pretrain.min_lr` as `lr`): at the end of a cosine the new
-classifier learns nothing in its only epoch, and the loss rises to log k.
+The paper's learning rate is constant (here: `pretrain.min_lr` as `lr`). At the end of a cosine the new classifier
+learns nothing in its only epoch, and the loss rises to log k; docs/methods.md has both.
 
 What a step needs is in buffers: the labels, image by image, and the clusters' weights. With several processes the
 features are gathered, and each finds the same clusters. An encoder's pass without gradient and k-means are the price of
