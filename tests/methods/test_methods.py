@@ -151,15 +151,20 @@ def test_show_gives_a_picture_an_image_and_column(method, recipes, make_batch):
     assert all(torch.equal(tensor, state[name]) for name, tensor in method.state_dict().items())
 
 
+def tiny_encoder(name, patch):
+    """What a method can train on at least; `patch`: the side of a ViT's patches."""
+    described = VIT | {"patch": patch} if name == "mae" else {"name": "conv4", "width": 4}
+    if METHODS.settings(name).encoder_pair:
+        described = {"name": "pair", "of": described}
+    return encoders.build(described, (0.5,) * 3, (0.3,) * 3)
+
+
 @pytest.mark.parametrize("size", [28, 224])
 @pytest.mark.parametrize("name", TRAINED)
 def test_small_and_large_images(name, size):
     """A whole step, its hooks and the pictures: nothing takes images of 32 pixels for granted."""
     torch.manual_seed(0)
-    described = VIT | {"patch": 7 if size == 28 else 28} if name == "mae" else {"name": "conv4", "width": 4}
-    if METHODS.settings(name).encoder_pair:
-        described = {"name": "pair", "of": described}
-    encoder = encoders.build(described, (0.5,) * 3, (0.3,) * 3)
+    encoder = tiny_encoder(name, 7 if size == 28 else 28)
     method = build(name, SMALL.get(name, {}), encoder, DataInfo(8, 10, size, (0.5,) * 3, (0.3,) * 3))
     images = torch.rand(8, 3, size, size)
 
@@ -190,10 +195,7 @@ FEW_IMAGES = {"deepcluster": {"clusters": 2}, "bownet": {"words": 4}, "barlow_tw
 def test_the_defaults_train_in_any_epoch(name, make_batch):
     """What begins or ends after some epochs (SwAV's queue, DINO's temperature) is reached only by long trainings."""
     torch.manual_seed(0)
-    described = VIT if name == "mae" else {"name": "conv4", "width": 4}
-    if METHODS.settings(name).encoder_pair:
-        described = {"name": "pair", "of": described}
-    encoder = encoders.build(described, (0.5,) * 3, (0.3,) * 3)
+    encoder = tiny_encoder(name, 8)
     settings = FEW_IMAGES.get(name, {})
     method = build(name, settings, encoder, DataInfo(8, 10, 32, (0.5,) * 3, (0.3,) * 3))
     recipes = views(METHODS.settings(name)(**settings).recipe, {}, "test")

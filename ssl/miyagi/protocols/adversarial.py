@@ -67,8 +67,8 @@ def as_network(probe: Probe, classes: int) -> nn.Sequential:
     weight, bias, known = (torch.from_numpy(part) for part in probe.fitted.linear)
     head = nn.Linear(weight.shape[1], classes).requires_grad_(False)
     head.weight.zero_()[known] = weight.float()
-    head.bias.fill_(-1e4)[known] = bias.float()
-    return nn.Sequential(probe.encoder.eval(), head.to(probe.encoder.mean.device)).requires_grad_(False)
+    head.bias.fill_(-1e4)[known] = bias.float()  # finite, so that there is a gradient for such a class too
+    return nn.Sequential(probe.encoder, head.to(probe.encoder.mean.device)).requires_grad_(False)
 
 
 Attack = Callable[[Tensor, Tensor, Tensor], Tensor]
