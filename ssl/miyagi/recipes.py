@@ -86,8 +86,13 @@ RECIPES = {
             for lowest in (0.2, 0.6)
         ),
     ),
-    "cmc": Recipe(
+    "deepcluster": Recipe(
         "crop and flip, colours as they are",
+        "Caron et al., ECCV 2018",
+        (ViewRecipe(crop=Crop(), flip=0.5),),
+    ),
+    "cmc": Recipe(
+        "deepcluster with larger cuts",
         "Tian et al., ECCV 2020",
         (ViewRecipe(crop=Crop(scale=(0.2, 1.0)), flip=0.5),),
     ),

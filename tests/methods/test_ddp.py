@@ -183,7 +183,7 @@ def test_no_part_of_an_accumulated_batch_is_lost(name):
         settings = Pretrain(epochs=1, lr=1e-9, warmup_epochs=0.0, batch_size=IMAGES)
         trainer = Trainer(method, Share(n=4), recipes, settings, size=32, seed=0)
         method.train()
-        method.before_epoch(0, trainer.batches(0))
+        trainer.before_epoch(0)
         (batch,) = trainer.batches(0)
         for seed in seeds:
             part = copy.deepcopy(batch)

@@ -10,6 +10,7 @@ from miyagi.data.rng import Key, fold
 from miyagi.errors import UserError
 from miyagi.methods.deepcluster import DeepCluster, Settings
 from miyagi.recipes import RECIPES
+from miyagi.settings import ViewRecipe
 
 RECIPE = RECIPES["none"].views
 
@@ -84,6 +85,41 @@ def test_each_epoch_has_new_labels_and_a_new_classifier(method, batches):
     method.before_epoch(1, batches)
     assert adjusted_rand_score(method.labels.numpy(), state["labels"].numpy()) < 0.9
     assert not torch.equal(method.head[0].weight, state["head.0.weight"])
+
+
+def test_clusters_that_last_several_epochs(encoder, info, make_batch):
+    method = DeepCluster(Settings(clusters=6, pca=8, reassign=2), encoder, info)
+    batches = [make_batch(method, RECIPE, epoch) for epoch in (0, 1)]
+    method.before_epoch(2, batches)
+    state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    with torch.no_grad():
+        next(method.encoder.parameters()).add_(0.3)
+    changed = method.encoder.state_dict()
+    method.before_epoch(3, iter(()))  # no pass over the data
+    kept = {name: tensor for name, tensor in method.state_dict().items() if not name.startswith("encoder.")}
+    assert all(torch.equal(tensor, state[name]) for name, tensor in kept.items())
+    assert all(torch.equal(tensor, changed[name]) for name, tensor in method.encoder.state_dict().items())
+    method.before_epoch(4, batches[:1])
+    assert not torch.equal(method.head[0].weight, state["head.0.weight"])
+    assert (method.labels[128:] == -1).all() and (method.labels[:128] >= 0).all()
+
+
+def test_an_image_without_a_label_has_no_loss(method, batches):
+    method.before_epoch(0, batches[:1])
+    method.labels[:32] = -1
+    with torch.no_grad():
+        method.head[0].weight.zero_()
+        loss = method.eval()(batches[0], 0.0)["loss"]
+    weight = method.weight[method.labels[32:128]]
+    assert float(loss) == pytest.approx(float(weight.sum()) / 128 * np.log(6), rel=1e-5)
+    assert torch.isfinite(method(batches[1], 0.0)["loss"])  # nobody has one
+
+
+def test_clusters_are_of_the_images_as_they_are(method):
+    """Clusters of the views that are trained on would teach the encoder what it knows already."""
+    assert [view.recipe for view in method.views_before] == [None]
+    assert method.views[0].recipe is not None
+    assert all(recipe != ViewRecipe() for recipe in RECIPES[Settings().recipe].views)
 
 
 def test_shuffled_labels_are_worse(method, batches):

@@ -10,7 +10,7 @@ from torch import nn
 
 from miyagi.data.augment import augment
 from miyagi.data.batch import View
-from miyagi.data.betons import write_beton
+from miyagi.data.betons import read_images, write_beton
 from miyagi.data.loader import Loader
 from miyagi.data.manifest import data_info, read_manifest
 from miyagi.data.rng import Key
@@ -300,6 +300,27 @@ def test_batches_are_what_the_views_ask_for(recorded, digits):
     assert all(
         equal([*a.views, a.index, a.label], [*b.views, b.index, b.label]) for a, b in zip(passed, batches, strict=True)
     )
+
+
+class AsksBefore(Recorder):
+    """Wants the images as they are before an epoch, and something else in it."""
+
+    views = (View("image"),)
+    views_before = (View("stored", recipe=None),)
+
+
+def test_a_method_may_ask_for_other_views_before_an_epoch(make, ragged, project, tmp_path):
+    stored = read_images(project.beton("digits", "train"), range(IMAGES))[0]
+    stored = torch.from_numpy(stored).permute(0, 3, 1, 2).float() / 255
+    trainer = make(AsksBefore, loader=ragged, recipes=[ViewRecipe(crop=Crop(), flip=0.5)], epochs=2, warmup_epochs=0.0)
+    trainer.fit(tmp_path)
+    trained = iter(trainer.method.trained)
+    for epoch, batches in enumerate(trainer.method.before):
+        for batch in batches:
+            assert torch.equal(batch.views[0], stored[batch.index])
+            then = next(trained)
+            assert batch.key == then.key == Key(0, epoch) and torch.equal(batch.index, then.index)
+            assert not torch.allclose(batch.views[0], then.views[0], atol=0.1)
 
 
 def test_means_are_over_images_not_over_batches(recorded):

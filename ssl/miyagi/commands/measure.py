@@ -161,7 +161,7 @@ class Bench:
         method.train()
         before = 0.0
         if type(method).before_epoch is not Method.before_epoch:
-            before = timed(method.before_epoch, 0, trainer.batches(0)) * images / trainer.loader.images
+            before = timed(trainer.before_epoch, 0) * images / trainer.loader.images
         seconds = settings.epochs * (max(1, images // settings.batch_size) * self._step(trainer, settings) + before)
         if monitor:
             wanted = settings.monitor.images

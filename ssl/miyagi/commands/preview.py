@@ -53,7 +53,7 @@ def run(params: Params, paths: Paths, name: str | None, data: Path | None, out: 
     encoder = encoders.build(experiment.encoder, info.mean, info.std)
     method = methods.build(experiment.method, experiment.settings, encoder, info)
     index = torch.arange(len(images))
-    raw, views = Raw(x, torch.zeros_like(index), index), wanted(method, experiment.views, dataset.size)
+    raw, views = Raw(x, torch.zeros_like(index), index), wanted(method.views, experiment.views, dataset.size)
     batches = (augmented(raw, Key(params.seeds[0], draw), views) for draw in range(DRAWS))
     out = out or paths.reports / f"preview_{name}.png"
     write_sheet(shown(method, x, batches), out)

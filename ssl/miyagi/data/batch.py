@@ -43,12 +43,12 @@ class View:
     Attributes:
         name: names the view's random stream; two views with different names never share a draw.
         size: side of the view, in pixels; None: the stored size.
-        recipe: which of the experiment's view recipes makes it; recipes are taken in turn.
+        recipe: which of the experiment's view recipes makes it, taken in turn; None: the image as it is.
     """
 
     name: str
     size: int | None = None
-    recipe: int = 0
+    recipe: int | None = 0
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,13 @@ class Method(nn.Module, Generic[S]):
 
     Attributes:
         views: what the loader must give, in the order of `Batch.views`; `setup` may set its own.
+        views_before: what it must give `before_epoch`; None: `views`, with the same draws as in the epoch.
         encoder: what downstream keeps.
         head: what stands on the encoder (empty: nothing); saved too, so that a protocol can ask what it threw away.
     """
 
     views: tuple[View, ...] = ()
+    views_before: tuple[View, ...] | None = None
 
     def __init__(self, settings: S, encoder: Encoder, info: DataInfo) -> None:
         super().__init__()

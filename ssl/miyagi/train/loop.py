@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from miyagi.data.augment import augment_views, crop_boxes
-from miyagi.data.batch import Batch
+from miyagi.data.batch import Batch, View
 from miyagi.data.loader import Cut, Loader, Raw
 from miyagi.data.rng import Key, fold
 from miyagi.errors import UserError
@@ -31,9 +31,12 @@ Wanted = tuple[str, ViewRecipe, int]
 """Name, recipe and size of a view."""
 
 
-def wanted(method: Method[MethodSettings], recipes: list[ViewRecipe], size: int) -> list[Wanted]:
+def wanted(views: Sequence[View], recipes: list[ViewRecipe], size: int) -> list[Wanted]:
     """The views that a method asks for; where it does not say how large, they have the stored `size`."""
-    return [(view.name, recipes[view.recipe % len(recipes)], view.size or size) for view in method.views]
+    return [
+        (view.name, ViewRecipe() if view.recipe is None else recipes[view.recipe % len(recipes)], view.size or size)
+        for view in views
+    ]
 
 
 def augmented(raw: Raw, key: Key, views: list[Wanted]) -> Batch:
@@ -86,12 +89,17 @@ class Trainer:
         self.epoch = 0
         self.history: list[Row] = []
 
-    def batches(self, epoch: int, loader: Loader | None = None) -> Iterator[Batch]:
-        """The augmented batches of one epoch, of the training's loader or of another one."""
-        key, views = Key(self.seed, epoch), wanted(self.method, self.recipes, self.size)
-        cuts = [Cut(size, partial(crop_boxes, recipe, key=key, view=name)) for name, recipe, size in views]
+    def batches(self, epoch: int, loader: Loader | None = None, views: Sequence[View] | None = None) -> Iterator[Batch]:
+        """The augmented batches of one epoch, of the training's loader or another, of the method's views or others."""
+        key = Key(self.seed, epoch)
+        made = wanted(self.method.views if views is None else views, self.recipes, self.size)
+        cuts = [Cut(size, partial(crop_boxes, recipe, key=key, view=name)) for name, recipe, size in made]
         for raw in (loader or self.loader)(epoch, cuts):
-            yield augmented(raw.to(self.device), key, views)
+            yield augmented(raw.to(self.device), key, made)
+
+    def before_epoch(self, epoch: int) -> None:
+        """Let the method do what needs a pass over the data first; the pass is made as far as it asks for it."""
+        self.method.before_epoch(epoch, self.batches(epoch, views=self.method.views_before))
 
     def fit(
         self,
@@ -147,7 +155,7 @@ class Trainer:
         # A resumed epoch starts from the same generator as an uninterrupted one, whatever the method draws from it.
         torch.manual_seed(fold(self.seed, epoch, "method") >> 1)
         self.method.train()
-        self.method.before_epoch(epoch, self.batches(epoch))
+        self.before_epoch(epoch)
         sums: dict[str, torch.Tensor] = {}
         parts = self.settings.accumulate
         seen, steps, rate = 0, len(self.loader) // parts, 0.0
