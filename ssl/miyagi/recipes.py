@@ -86,13 +86,8 @@ RECIPES = {
             for lowest in (0.2, 0.6)
         ),
     ),
-    "deepcluster": Recipe(
-        "crop and flip, colours as they are",
-        "Caron et al., ECCV 2018",
-        (ViewRecipe(crop=Crop(), flip=0.5),),
-    ),
     "cmc": Recipe(
-        "deepcluster with larger cuts",
+        "crop and flip, colours as they are",
         "Tian et al., ECCV 2020",
         (ViewRecipe(crop=Crop(scale=(0.2, 1.0)), flip=0.5),),
     ),

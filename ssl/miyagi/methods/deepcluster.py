@@ -15,9 +15,10 @@ it ends below an untrained one (docs/methods.md).
 Without that weight, one cluster for all images is a solution; it is what drawing images uniformly over the labels gives
 on average, as the paper does. k is the problem's complexity: too many are better than too few; the default is 10 for
 each of 10 kinds of images, as the paper's 10,000 are for ImageNet. Chance is 1 / k.
-Paper: features of AlexNet or VGG-16 on Sobel-filtered images, PCA to 256, 20 iterations, SGD with learning rate 0.05,
-batch 256, dropout, 500 epochs, new clusters before each. Here there is no Sobel filter (so colours alone may make
-clusters), and the classifier's running means in the optimiser outlive it for a few steps.
+Paper: features of AlexNet or VGG-16 on Sobel-filtered images, crop and flip, PCA to 256, 20 iterations, SGD with
+learning rate 0.05, batch 256, dropout, 500 epochs, new clusters before each. Here colour jitter and greyness in T stand
+against clusters of colours in place of the Sobel filter, which would take the colours from what downstream sees, too
+(`recipe: cmc` is crop and flip only). The classifier's running means in the optimiser outlive it for a few steps.
 The paper's learning rate is constant (here: `pretrain.min_lr` as `lr`). At the end of a cosine the new classifier
 learns nothing in its only epoch, and the loss rises to log k. A few thousand images are few steps for a new classifier:
 `reassign` gives it several epochs, as the authors' code may (`--reassign`).
@@ -49,7 +50,7 @@ NONE = -1
 class Settings(MethodSettings):
     """Settings of DeepCluster."""
 
-    recipe: str = "deepcluster"
+    recipe: str = "simclr_small"
     clusters: int = Field(100, ge=2, le=100000, description="k; at most as many as images")
     pca: int = Field(256, ge=1, description="dimensions that are clustered, at most")
     iterations: int = Field(20, ge=1, le=1000, description="of k-means, at most")
