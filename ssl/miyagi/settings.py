@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Frozen(BaseModel):
@@ -330,7 +331,7 @@ class Finetune(Frozen):
 class Grid(Frozen):
     """What is tried; validation chooses."""
 
-    lr: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, description="peak learning rates")
+    lr: list[Positive] = Field(min_length=1, description="peak learning rates")
     steps: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="lengths of a training, in batches")
 
 

@@ -22,7 +22,7 @@ from miyagi.data.rng import Key, uniform
 from miyagi.protocols.base import Outcome
 from miyagi.protocols.classifier import Probe
 from miyagi.protocols.task import Task
-from miyagi.settings import FinetuneSettings
+from miyagi.settings import FinetuneSettings, Positive
 
 
 class Settings(FinetuneSettings):
@@ -35,7 +35,7 @@ class Settings(FinetuneSettings):
     steps: int = Field(10, ge=1, description="pgd")
     alpha: float = Field(0.25, gt=0, description="pgd: a step's length, as a share of eps")
     images: int = Field(1000, ge=1, description="how many images of each split, the first ones, are attacked")
-    c: list[Annotated[float, Field(gt=0)]] = Field(
+    c: list[Positive] = Field(
         [0.001, 0.01, 0.1, 1.0], min_length=1, description="inverse regularisation, chosen on clean validation images"
     )
 

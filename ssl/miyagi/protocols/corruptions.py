@@ -20,7 +20,7 @@ from miyagi.errors import UserError, did_you_mean
 from miyagi.protocols.base import Outcome
 from miyagi.protocols.classifier import Probe
 from miyagi.protocols.task import Task
-from miyagi.settings import FinetuneSettings
+from miyagi.settings import FinetuneSettings, Positive
 
 
 class Settings(FinetuneSettings):
@@ -29,7 +29,7 @@ class Settings(FinetuneSettings):
     corruptions: list[str] | None = Field(None, description="null: all 19")
     severities: list[Annotated[int, Field(ge=1, le=5)]] = Field([1, 2, 3, 4, 5], min_length=1)
     images: int | None = Field(2000, ge=1, description="test images, the first ones of the split; null: all")
-    c: list[Annotated[float, Field(gt=0)]] = Field(
+    c: list[Positive] = Field(
         [0.001, 0.01, 0.1, 1.0], min_length=1, description="inverse regularisation, chosen on clean validation images"
     )
 

@@ -11,14 +11,14 @@ from pydantic import Field
 
 from miyagi.protocols.base import Bank, Outcome, classify
 from miyagi.protocols.linear_fits import logistic
-from miyagi.settings import Frozen
+from miyagi.settings import Frozen, Positive
 
 
 class Settings(Frozen):
     """Settings of the layer-wise probe; see `linear`."""
 
     layers: Annotated[list[str], Field(min_length=2)] | None = Field(None, description="null: every layer in the bank")
-    c: list[Annotated[float, Field(gt=0)]] = Field([0.001, 0.01, 0.1, 1.0], min_length=1)
+    c: list[Positive] = Field([0.001, 0.01, 0.1, 1.0], min_length=1)
     max_iterations: int = Field(300, ge=1)
     tolerance: float = Field(1e-3, gt=0)
 

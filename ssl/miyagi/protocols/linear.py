@@ -11,7 +11,7 @@ from pydantic import Field
 
 from miyagi.protocols import linear_fits
 from miyagi.protocols.base import Bank, Outcome, classify
-from miyagi.settings import Frozen
+from miyagi.settings import Frozen, Positive
 
 
 class Settings(Frozen):
@@ -20,14 +20,14 @@ class Settings(Frozen):
     class Sgd(Frozen):
         """Settings of the solver `sgd`; the defaults are for standardised features."""
 
-        lr: list[Annotated[float, Field(gt=0)]] = Field([0.01, 0.1, 1.0, 10.0, 30.0], min_length=1)
+        lr: list[Positive] = Field([0.01, 0.1, 1.0, 10.0, 30.0], min_length=1)
         weight_decay: list[Annotated[float, Field(ge=0)]] = Field([0.0], min_length=1)
         epochs: int = Field(20, ge=1)
         batch_size: int = Field(256, ge=1)
         momentum: float = Field(0.9, ge=0, lt=1)
 
     solvers: list[Literal["lbfgs", "sgd"]] = Field(["lbfgs"], min_length=1, description="a row each")
-    c: list[Annotated[float, Field(gt=0)]] = Field(
+    c: list[Positive] = Field(
         [0.001, 0.01, 0.1, 1.0], min_length=1, description="lbfgs: inverse regularisation, chosen from"
     )
     max_iterations: int = Field(300, ge=1, description="lbfgs")

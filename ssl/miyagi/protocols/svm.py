@@ -15,7 +15,7 @@ an image is a positive where it lists the class, else a negative.
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from miyagi.metrics.average_precision import average_precision
 from miyagi.metrics.bootstrap import weighted
 from miyagi.metrics.knn import normalize
 from miyagi.protocols.base import Bank, DoesNotApply, Features, Fitted, Outcome, best_on_val, classify
-from miyagi.settings import Frozen
+from miyagi.settings import Frozen, Positive
 
 Floats = NDArray[np.float64]
 Score = Callable[[Any, NDArray[np.float32], NDArray[Any]], float]
@@ -35,7 +35,7 @@ Score = Callable[[Any, NDArray[np.float32], NDArray[Any]], float]
 class Settings(Frozen):
     """Settings of the SVM protocol."""
 
-    c: list[Annotated[float, Field(gt=0)]] = Field([0.01, 0.1, 1.0, 10.0], min_length=1, description="chosen from")
+    c: list[Positive] = Field([0.01, 0.1, 1.0, 10.0], min_length=1, description="chosen from")
     folds: int = Field(3, ge=2, description="of the cross-validation, stratified")
     max_iterations: int = Field(2000, ge=1)
     tolerance: float = Field(1e-4, gt=0)

@@ -24,7 +24,7 @@ from miyagi.protocols import linear_fits
 from miyagi.protocols.base import Features, Outcome
 from miyagi.protocols.classifier import Classifier, Probe, Trainer, outcomes
 from miyagi.protocols.task import Task
-from miyagi.settings import FinetuneSettings, Grid, Optimization
+from miyagi.settings import FinetuneSettings, Grid, Optimization, Positive
 from miyagi.train.features import features
 
 TRAINED_ON = 0.8
@@ -40,9 +40,7 @@ class Settings(FinetuneSettings):
     labels: list[Annotated[int, Field(ge=10)] | None] = Field(
         [None], min_length=1, description="labelled images; null: all of them, 1000: VTAB's setting"
     )
-    c: list[Annotated[float, Field(gt=0)]] = Field(
-        [0.001, 0.01, 0.1, 1.0], min_length=1, description="frozen: inverse regularisation"
-    )
+    c: list[Positive] = Field([0.001, 0.01, 0.1, 1.0], min_length=1, description="frozen: inverse regularisation")
     finetune: Grid = Field(Grid(lr=[3e-4, 1e-3, 3e-3], steps=[200, 600]), description="for a pretrained encoder")
     scratch: Grid = Field(Grid(lr=[1e-3, 3e-3, 1e-2], steps=[400, 1200]), description="for the floor from scratch")
     optimization: Optimization = Optimization()
