@@ -96,9 +96,12 @@ def _augment(
     draws = {step: torch.cat([drawn[f"{name}/{step}"] for name in names]) for step in steps}
 
     rows = before_hue = torch.arange(len(names) * len(index), device=index.device)
-    if recipe.jitter and "jitter" in steps:  # it wants the samples sorted
-        happens, turn = draws["jitter"][:, 0] < recipe.jitter.p, draws["jitter"][:, 5:]
-        before_hue, rows = passes_before_hue(active(recipe.jitter), turn, happens).sort(stable=True)
+    chunk = max(1, CHUNK // (3 * max(height * width, size * size)))
+    if recipe.jitter and "jitter" in steps:  # it wants the samples of a chunk sorted
+        happens, turn, kinds = draws["jitter"][:, 0] < recipe.jitter.p, draws["jitter"][:, 5:], active(recipe.jitter)
+        before_hue = passes_before_hue(kinds, turn, happens)  # at most len(kinds) + 1
+        rows = (rows // chunk * (len(kinds) + 2) + before_hue).argsort(stable=True)
+        before_hue = before_hue.index_select(0, rows)
         draws = {step: own.index_select(0, rows) for step, own in draws.items()}
     same = all(image is images[0] for image in images)
     pixels = images[0].index_select(0, rows % len(index)) if same else torch.cat(list(images)).index_select(0, rows)
@@ -109,7 +112,6 @@ def _augment(
         mirror = draws["flip"][:, 0] < recipe.flip
 
     out = torch.empty((len(rows), size, size, 3), device=pixels.device)
-    chunk = max(1, CHUNK // (3 * max(height * width, size * size)))
     for start in range(0, len(rows), chunk):
         part = slice(start, start + chunk)
         x = pixels[part].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
@@ -123,8 +125,7 @@ def _augment(
                 jitter_(x, active(jitter), factors(jitter, own[:, 1:5]), own[:, 5:], before_hue[part])
             else:
                 x = _operate(step, x, draws[step][part], recipe)
-        for channel in range(3):
-            out[..., channel].index_copy_(0, rows[part], x[:, channel])
+        torch.index_select(x.permute(0, 2, 3, 1), 0, rows[part].argsort(), out=out[part])  # each to its own place
     return out.permute(0, 3, 1, 2)
 
 
