@@ -60,7 +60,7 @@ lint: setup ## ruff, mypy, import contracts
 test: setup ## every unit, and one real path through each tool
 	@sh tools/packages.sh $(TEST_PACKAGES)
 	$(PYTEST) $(WORKERS) -m "not slow and not gpu and not integration"
-	$(PYTEST) -m "integration and not slow and not gpu"
+	$(PYTEST) $(WORKERS) -m "integration and not slow and not gpu"
 
 test-all: test ## the rest as well: the demo on the real data, every command of the README
 	$(PYTEST) $(WORKERS) -m "slow and not gpu and not integration"
