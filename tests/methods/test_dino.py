@@ -79,6 +79,13 @@ def test_the_teacher_follows(make, make_batch):
             assert not torch.equal(got, was)
 
 
+def test_downstream_keeps_the_teacher(make):
+    method = make()
+    assert method.downstream() == (method.teacher_encoder, method.teacher_head)
+    method = make(keep="student")
+    assert method.downstream() == (method.encoder, method.head)
+
+
 def test_the_centre_is_a_moving_average_of_what_the_teacher_says(make, make_batch):
     """Of both large views, and of all parts of an accumulated batch; a step uses the centre that it began with."""
     method, means = make(momentum=1.0, center_momentum=0.75), []

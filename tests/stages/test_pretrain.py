@@ -18,9 +18,10 @@ from miyagi.data.manifest import data_info, read_manifest
 from miyagi.data.rng import fold
 from miyagi.errors import UserError
 from miyagi.methods import colorization
+from miyagi.methods.dino import Settings
 from miyagi.nn.encoders.base import build
 from miyagi.report import asked
-from miyagi.settings import Dataset, Embed
+from miyagi.settings import Dataset, Embed, Head
 from miyagi.stages import embed, prepare, pretrain
 from miyagi.stages.pretrain import COLUMNS, OUTS, as_csv, finished, identity
 from miyagi.train.weights import about
@@ -106,6 +107,22 @@ def test_the_random_floor_is_the_initialisation_that_every_method_starts_from(tr
     assert kept.keys() == fresh.keys() == learned.keys()
     assert all(torch.equal(kept[name], fresh[name]) for name in fresh)
     assert not torch.equal(kept["blocks.conv1.0.weight"], learned["blocks.conv1.0.weight"])
+
+
+@pytest.mark.parametrize("keep", ["teacher", "student"])
+def test_downstream_gets_what_the_method_keeps(trained, project, copied, keep):
+    """A teacher that never follows is the untrained encoder, but for BatchNorm's statistics of what it saw."""
+    paths = copied(project)
+    described = yaml.safe_load(paths.experiment("simclr").read_text())
+    settings = Settings(momentum=1.0, keep=keep, outputs=16, small=0, head=Head(width=16, out=16))
+    entry = {"method": "dino", "settings": settings.model_dump(mode="json")}
+    paths.experiment("simclr").write_text(yaml.safe_dump(described | entry))
+    pretrain.run("simclr", 0, paths)
+    first, last = (load_file(at.run(name, 0) / "encoder.safetensors") for at, name in
+                   ((trained, "random"), (paths, "simclr")))  # fmt: skip
+    same = [torch.equal(first[name], last[name]) for name in first if name.endswith(("weight", "bias"))]
+    assert all(same) if keep == "teacher" else not any(same)
+    assert not torch.equal(*(weights["blocks.conv1.1.running_mean"] for weights in (first, last)))
 
 
 def test_what_the_fingerprint_depends_on(project, copied):

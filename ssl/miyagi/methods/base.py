@@ -26,8 +26,8 @@ class Method(nn.Module, Generic[S]):
     Attributes:
         views: what the loader must give, in the order of `Batch.views`; `setup` may set its own.
         views_before: what it must give `before_epoch`; None: `views`, with the same draws as in the epoch.
-        encoder: what downstream keeps.
-        head: what stands on the encoder (empty: nothing); saved too, so that a protocol can ask what it threw away.
+        encoder: what is trained.
+        head: what stands on the encoder (empty: nothing).
     """
 
     views: tuple[View, ...] = ()
@@ -59,6 +59,10 @@ class Method(nn.Module, Generic[S]):
 
     def after_step(self, progress: float) -> None:
         """After the optimiser's step: moving averages, queues, banks."""
+
+    def downstream(self) -> tuple[Encoder, nn.Module]:
+        """What the stages after it are given: an encoder, and its head, so that a protocol can ask what it throws away."""
+        return self.encoder, self.head
 
     def show(self, batch: Batch) -> dict[str, Tensor]:
         """What the network is asked, and what it answers, as pictures for people.

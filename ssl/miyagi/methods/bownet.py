@@ -58,7 +58,13 @@ class Answers(nn.Module):
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
-        self.weight, self.gamma = nn.Parameter(torch.randn(classes, width)), nn.Parameter(torch.ones(1))
+        self.weight, self.gamma = nn.Parameter(torch.empty(classes, width)), nn.Parameter(torch.empty(1))
+        self.reset()
+
+    def reset(self) -> None:
+        """Start afresh, with rows about as long as 1: the longer they are, the less a step turns them."""
+        nn.init.normal_(self.weight, std=self.weight.shape[1] ** -0.5)
+        nn.init.ones_(self.gamma)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, F.normalize(self.weight, dim=1)) * self.gamma
@@ -97,9 +103,9 @@ class BoWNet(Method[Settings]):
             kept = ours.clone()
             ours.copy_(theirs)
             theirs.copy_(kept)
-        weight, gamma = self.head.parameters()
-        nn.init.normal_(weight)
-        nn.init.ones_(gamma)
+        answers = self.head[0]
+        assert isinstance(answers, Answers)
+        answers.reset()
         self.student.fill_(1)
         index, vectors, seed = [], [], 0
         for batch in batches:

@@ -11,7 +11,7 @@ Paper: lambda 0.5, tau 0.07, K 32,000, m 0.5, 128 dimensions; 800 epochs, batch 
 the authors' NCE, with a constant Z for images and one for tiles (losses/nce.py); the paper writes h with the negatives'
 sum in its place: that normalisation is `loss: info_nce`.
 
-Tiles are cut as in the jigsaw method: at 32 pixels 8 of a cell's 10, enlarged to the encoder's `min_size`. Mean and
+Tiles are cut as in the jigsaw method: at 32 pixels 7 of a cell's 10, enlarged to the encoder's `min_size`. Mean and
 contrast of a tile stay as they are, as in the paper. All nine go through the encoder by themselves, in a forward pass
 of their own, because their size is not the image's. Colours are jittered for all tiles of a puzzle alike.
 Loader: the image, and a larger cut for the tiles (recipe pirl).

@@ -8,7 +8,7 @@ images of all processes, of one of `pretrain.accumulate` parts of a batch. `used
 the nearest one of any large crop: near 0 it has collapsed.
 Paper: 3000 prototypes, batch 4096, LARS with learning rate 4.8, weight decay 1e-6, 800 epochs, 10 of warm-up; head of
 one hidden layer of 2048 with BatchNorm and 128 outputs; 2 large and 6 small crops, of 224 and 96 pixels. Prototypes do
-not move in the first epoch (313 steps), and have length 1 after every step. A batch of less than about a tenth of the
+not move in the first epoch (313 steps), and have length 1 after every step. A batch that is small beside the
 prototypes wants fewer of them, or a queue of earlier z (paper: 3840 for a batch of 256, from epoch 15 on).
 BatchNorm: the crops of one size share a forward pass, and the head sees all crops together, as in the reference code.
 Loader: two large views, and small ones that are no smaller than the encoder's min_size.

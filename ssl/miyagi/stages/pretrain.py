@@ -104,8 +104,9 @@ def run(
             if experiment.pretrain is not None:
                 pictures = asked.asked(trainer, paths.beton(experiment.dataset, "train"))
             kept = {"experiment": experiment.model_dump(mode="json"), "classes": info.classes, "size": info.size}
-            save_module(method.encoder, folder / "encoder.safetensors", kept)
-            save_module(method.head, folder / "head.safetensors", kept)
+            encoder, head = method.downstream()
+            save_module(encoder, folder / "encoder.safetensors", kept)
+            save_module(head, folder / "head.safetensors", kept)
             asked.save(pictures, paths.asked(name, seed))
             write_text(folder / "history.csv", as_csv(history))
             write_json(folder / "run.json", about)

@@ -88,7 +88,7 @@ def train(
     seconds = time.perf_counter() - start
     if objective.metric in ("rankme", "alignment_uniformity"):
         return Result(progress(history[-1], objective), None, seconds)
-    images = hits(method.encoder, experiment, objective, paths, info, rows)
+    images = hits(method.downstream()[0], experiment, objective, paths, info, rows)
     return Result(float(images.mean()), images, seconds)
 
 

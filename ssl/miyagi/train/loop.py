@@ -132,7 +132,7 @@ class Trainer:
             rate = self.loader.images * self.world.size / (time.perf_counter() - start)
             self.epoch += 1
             if monitor is not None:
-                row |= monitor(self.method.encoder, self.epoch, self.epoch == self.settings.epochs)
+                row |= monitor(self.method.downstream()[0], self.epoch, self.epoch == self.settings.epochs)
             self.history.append(row)
             if self.world.rank == 0:
                 checkpoint.save(scratch, self.state())
