@@ -61,7 +61,7 @@ class Method(nn.Module, Generic[S]):
         """After the optimiser's step: moving averages, queues, banks."""
 
     def downstream(self) -> tuple[Encoder, nn.Module]:
-        """What the stages after it are given: an encoder, and its head, so that a protocol can ask what it throws away."""
+        """What later stages are given: an encoder, and its head, so that a protocol can ask what it throws away."""
         return self.encoder, self.head
 
     def show(self, batch: Batch) -> dict[str, Tensor]:
