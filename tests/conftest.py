@@ -8,6 +8,11 @@ from miyagi.data.rng import Key
 from miyagi.nn.encoders.conv4 import Conv4, Settings
 
 
+def pytest_collection_modifyitems(items):
+    """Files marked `long` first."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(autouse=True)
 def _two_threads():
     torch.set_num_threads(2)
