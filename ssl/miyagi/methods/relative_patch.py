@@ -9,14 +9,14 @@ time. All eight pairs of an image are in one batch; chance is 1 / 8.
 
 Against shortcuts: a gap between patches and a jitter of each (lines that run on over an edge), and colour dropping (the
 lens's chromatic aberration tells where a patch lies): two of a patch's three channels, drawn anew for each patch, are
-replaced by the data's mean (the paper adds noise of a hundredth of the deviation, less than a grey level). The view is
-neither padded (mirrored columns tell which side a patch is on) nor cropped. The paper's random downsampling of patches
-is left out. Paper: patches of 96 pixels from photographs of half a million pixels, gap
+replaced by the data's mean (the paper adds noise of a hundredth of the deviation, less than a grey level). The paper's
+random downsampling of patches is left out. Paper: patches of 96 pixels from photographs of half a million pixels, gap
 48, jitter 7, batch 512, 4 weeks of training.
 
 Small images: the grid fills the view, so a patch has 7 pixels at 32 (6 at 28, 54 at 224) and is enlarged to the
 encoder's `min_size`: conv4 then sees blurred patches of 16 x 16, whose scale is not that of the images downstream.
-Loader: one view, the whole image.
+Loader: one view, uncropped as far as possible (recipe weak, whose shift mirrors up to 4 columns of the border into view,
+on the side that the label asks for; but without it a few thousand images are learnt by heart: docs/methods.md).
 """
 
 import math
@@ -42,7 +42,6 @@ CELLS = {4: (1, 3, 5, 7), 8: (0, 1, 2, 3, 5, 6, 7, 8)}
 class Settings(MethodSettings):
     """Settings of relative patch position."""
 
-    recipe: str = "none"
     positions: Literal[4, 8] = Field(8, description="8: all neighbours; 4: those above, left, right and below")
     gap: float = Field(0.5, ge=0, le=2, description="between two patches, as a share of a patch")
     jitter: float = Field(7 / 96, ge=0, le=0.5, description="of a patch each way, as a share of it, rounded up")
