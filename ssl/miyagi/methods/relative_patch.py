@@ -15,8 +15,8 @@ random downsampling of patches is left out. Paper: patches of 96 pixels from pho
 
 Small images: the grid fills the view, so a patch has 7 pixels at 32 (6 at 28, 54 at 224) and is enlarged to the
 encoder's `min_size`: conv4 then sees blurred patches of 16 x 16, whose scale is not that of the images downstream.
-Loader: one view, uncropped as far as possible (recipe weak, whose shift mirrors up to 4 columns of the border into view,
-on the side that the label asks for; but without it a few thousand images are learnt by heart: docs/methods.md).
+Loader: one view, uncropped as far as possible (recipe weak, whose shift mirrors up to 4 columns of the border into the
+view, which may tell a side; but without a shift a few thousand images are learnt by heart: docs/methods.md).
 """
 
 import math
