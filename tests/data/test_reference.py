@@ -101,6 +101,7 @@ def accuracy(paths, seed, recipe, scratch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_simclr_learns_the_same_from_either(thousand, monkeypatch, tmp_path):
     """The noise band is the 99 % interval of the mean difference over seeds; each seed starts both from one encoder.
