@@ -8,7 +8,6 @@ RUN = PATH="$(abspath $(VENV))/bin:$$PATH"
 # Tests of several processes have more threads than cores: a thread that waits must not spin.
 # Tests share the cores, a file a worker; what looks at the clock has the machine to itself.
 WORKERS = -n auto --dist loadfile
-LONGEST = --no-loadscope-reorder  # files marked `long` first (tests/conftest.py), not those with the most tests
 PYTEST = $(RUN) OMP_WAIT_POLICY=PASSIVE python -m pytest
 
 .DEFAULT_GOAL := help
@@ -64,6 +63,6 @@ test: setup ## every unit, and one real path through each tool
 	$(PYTEST) $(WORKERS) -m "integration and not slow and not gpu"
 
 test-all: test ## the rest as well: the demo on the real data, every command of the README
-	$(PYTEST) $(WORKERS) $(LONGEST) -m "slow and not gpu and not integration"
+	$(PYTEST) $(WORKERS) --no-loadscope-reorder -m "slow and not gpu and not integration"
 	$(PYTEST) -m "slow and not gpu and integration and alone"
-	$(PYTEST) $(WORKERS) $(LONGEST) -m "slow and not gpu and integration and not alone"
+	$(PYTEST) $(WORKERS) -m "slow and not gpu and integration and not alone"

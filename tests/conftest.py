@@ -9,7 +9,7 @@ from miyagi.nn.encoders.conv4 import Conv4, Settings
 
 
 def pytest_collection_modifyitems(items):
-    """Files marked `long` first."""
+    """What is marked `long` first."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 

@@ -14,7 +14,7 @@ import pytest
 from flows.services import Rehearsal
 from tests.integration.project import checkout, processes, shrink
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def commit(project, message):

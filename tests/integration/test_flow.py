@@ -10,7 +10,7 @@ import yaml
 
 from tests.integration.project import checkout, made, processes, shrink
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def locked(project):

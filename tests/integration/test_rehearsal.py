@@ -9,7 +9,7 @@ import yaml
 from tests.integration.project import checkout, commands, made, processes, shrink
 from tests.integration.test_cluster import runs
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ONE_MACHINE, REMOTES, REHEARSAL = slice(0, 3), slice(3, 5), slice(5, None)
 

@@ -18,7 +18,7 @@ from miyagi.registry import METHODS
 from tests.integration.project import ROOT, Project, checkout, shrink
 from tests.integration.test_dag import HARMLESS, IMPORTS
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 SWEEP = {
     "space": {
         "temperature": {"low": 0.05, "high": 1.0, "log": True},
