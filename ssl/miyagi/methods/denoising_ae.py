@@ -4,12 +4,10 @@ An image x is corrupted to x~, the encoder f is given x~, and a decoder g must a
 
     L = mean over all pixels and channels of (g(f(x~)) - x)^2,  x~ ~ q(x~ | x).
 
-`masking`: each pixel is destroyed with probability `corruption` (`cell` above 1: squares of pixels, which neighbours
-cannot fill in): it has the data's mean colour, which is 0 to the encoder. The papers' zeros are MNIST's background; in
-photographs black would be far from all that is there, and the mask most of what BatchNorm measures. `gaussian`:
-x~ = x + corruption e, e ~ N(0, 1) for each pixel and channel (Vincent et al., JMLR 2010). With corruption 0 it is the
-plain autoencoder (Hinton and Salakhutdinov, Science 2006): only the narrow middle keeps it from copying, and it can be
-expected to be little better than its pixels.
+`masking`: each pixel is black with probability `corruption`, the papers' destruction by zeros (`cell` above 1: squares
+of pixels, which neighbours cannot fill in). `gaussian`: x~ = x + corruption e, e ~ N(0, 1) for each pixel and channel
+(Vincent et al., JMLR 2010). With corruption 0 it is the plain autoencoder (Hinton and Salakhutdinov, Science 2006):
+only the narrow middle keeps it from copying, and it can be expected to be little better than its pixels.
 Paper: MNIST, masking 10 to 40 % (here 25 %), a layer at a time with tied weights, sigmoid and cross-entropy; here all
 layers at once, a linear answer and squared error, as Vincent et al. (2010) for inputs that are real numbers.
 
@@ -66,7 +64,7 @@ class DenoisingAE(Method[Settings]):
         cells = -(-x.shape[2] // cell)
         kept = uniform(batch.key, "denoising_ae/mask", batch.index, cells**2).view(-1, 1, cells, cells) >= share
         kept = kept.repeat_interleave(cell, 2).repeat_interleave(cell, 3)[:, :, : x.shape[2], : x.shape[3]]
-        return torch.where(kept, x, self.encoder.mean).contiguous(memory_format=torch.channels_last)
+        return (x * kept).contiguous(memory_format=torch.channels_last)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """N x 3 x S x S to the answer, as large."""
