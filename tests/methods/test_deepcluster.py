@@ -94,7 +94,7 @@ def test_clusters_that_last_several_epochs(encoder, info, make_batch):
     state = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     with torch.no_grad():
         next(method.encoder.parameters()).add_(0.3)
-    changed = method.encoder.state_dict()
+    changed = {name: tensor.clone() for name, tensor in method.encoder.state_dict().items()}
     method.before_epoch(3, iter(()))  # no pass over the data
     kept = {name: tensor for name, tensor in method.state_dict().items() if not name.startswith("encoder.")}
     assert all(torch.equal(tensor, state[name]) for name, tensor in kept.items())

@@ -9,8 +9,8 @@ cluster weighing alike:
 
     L = mean over i of w(y_i) (-log softmax(W f(T(x_i))))[y_i],   w(y) = n / (clusters not empty x |cluster y|).
 
-That x is not T(x) matters: clusters of the very views that are trained on teach the encoder what it knows already, and
-it ends below an untrained one (docs/methods.md).
+That x is not T(x) matters: labels of the very views that are trained on say nothing that the encoder does not know
+(docs/methods.md has what came of them).
 
 Without that weight, one cluster for all images is a solution; it is what drawing images uniformly over the labels gives
 on average, as the paper does. k is the problem's complexity: too many are better than too few; the default is 10 for
