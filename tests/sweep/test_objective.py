@@ -5,6 +5,8 @@ import torch
 from miyagi import params
 from miyagi.data.loader import Loader
 from miyagi.data.manifest import data_info, read_manifest
+from miyagi.methods.simclr import SimCLR
+from miyagi.nn.ema import frozen_copy
 from miyagi.settings import Objective
 from miyagi.sweep.objective import hits, progress, subset, train
 from miyagi.train.build import build_method
@@ -70,6 +72,24 @@ def test_hits_against_scikit_learn(project, simclr):
     )
     reference = KNeighborsClassifier(1, metric="cosine").fit(x, y)
     assert (found == 100 * (reference.predict(queries) == labels)).all()
+
+
+def test_a_trial_is_judged_by_what_downstream_gets(project, simclr, tmp_path, monkeypatch):
+    """Of two values of a rate, a method that gives the untrained encoder has one and the same accuracy."""
+    monkeypatch.setattr(SimCLR, "downstream", lambda self: (self.start, self.head), raising=True)
+    setup = SimCLR.setup
+
+    def set_up(self, settings, info):
+        setup(self, settings, info)
+        self.start = frozen_copy(self.encoder)
+
+    monkeypatch.setattr(SimCLR, "setup", set_up)
+    objective = Objective(metric="knn", train_limit=128, k=5)
+    small = simclr.model_copy(update={"pretrain": simclr.pretrain.model_copy(update={"lr": 1e-6})})
+    found = [train(one, 0, objective, project, tmp_path, lambda row: None) for one in (simclr, small)]
+    assert np.array_equal(found[0].images, found[1].images)
+    monkeypatch.undo()
+    assert not np.array_equal(train(simclr, 0, objective, project, tmp_path, lambda row: None).images, found[0].images)
 
 
 def test_an_epoch_can_end_the_training(project, simclr, tmp_path):

@@ -17,6 +17,7 @@ from miyagi.data.rng import Key
 from miyagi.errors import UserError
 from miyagi.methods import base as methods
 from miyagi.methods.base import Method
+from miyagi.nn.ema import frozen_copy
 from miyagi.nn.encoders.base import build
 from miyagi.params import views
 from miyagi.registry import METHODS
@@ -321,6 +322,23 @@ def test_a_method_may_ask_for_other_views_before_an_epoch(make, ragged, project,
             then = next(trained)
             assert batch.key == then.key == Key(0, epoch) and torch.equal(batch.index, then.index)
             assert not torch.allclose(batch.views[0], then.views[0], atol=0.1)
+
+
+class KeepsItsStart(Recorder):
+    """What it trains is not what it gives downstream."""
+
+    def setup(self, settings, info):
+        super().setup(settings, info)
+        self.start = frozen_copy(self.encoder)
+
+    def downstream(self):
+        return self.start, self.head
+
+
+def test_the_monitor_looks_at_what_downstream_gets(make, ragged, tmp_path):
+    trainer, seen = make(KeepsItsStart, loader=ragged, recipes=[ViewRecipe()], epochs=2, warmup_epochs=0.0), []
+    trainer.fit(tmp_path, lambda encoder, epoch, last: seen.append((encoder, epoch, last)) or {})
+    assert seen == [(trainer.method.start, 1, False), (trainer.method.start, 2, True)]
 
 
 def test_means_are_over_images_not_over_batches(recorded):
