@@ -2,14 +2,14 @@
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.data import KEY
-from miyagi.data.batch import Batch
+from miyagi.data.batch import Batch, View
 from miyagi.data.loader import Loader
 from miyagi.data.manifest import data_info, read_manifest
 from miyagi.data.rng import Key, fold
@@ -71,12 +71,13 @@ def trainer(
 class OnNoise(Trainer):
     """Compute only: the same training on one batch of random tensors that is there already."""
 
-    def batches(self, epoch: int, loader: Loader | None = None) -> Iterator[Batch]:
+    def batches(self, epoch: int, loader: Loader | None = None, views: Sequence[View] | None = None) -> Iterator[Batch]:
         n = min(self.settings.part(1), self.loader.images)
         generator = torch.Generator().manual_seed(0)
-        shapes = [(n, 3, view.size or self.size, view.size or self.size) for view in self.method.views]
+        sizes = [view.size or self.size for view in (self.method.views if views is None else views)]
         noise = [
-            torch.rand(shape, generator=generator).contiguous(memory_format=torch.channels_last) for shape in shapes
+            torch.rand(n, 3, size, size, generator=generator).contiguous(memory_format=torch.channels_last)
+            for size in sizes
         ]
         batch = Batch(noise, torch.arange(n), torch.zeros(n, dtype=torch.int64), Key(self.seed, epoch))
         for _ in range(len(self.loader)):

@@ -41,7 +41,7 @@ def recipe(name: str) -> ViewRecipe:
 
 def lightly_transform(view: ViewRecipe, size: int) -> Any:
     """SimCLRTransform with a recipe's strengths: two views of a PIL image."""
-    from lightly.transforms import SimCLRTransform
+    from lightly.transforms.simclr_transform import SimCLRTransform
 
     assert view.crop is not None
     assert view.jitter is not None

@@ -1,5 +1,6 @@
 """The page: targets first, then every part with what it was measured on."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def section(part: str, results: Results) -> Section:
     if part == "pretraining":
         tried = results.load("lightly")
         return pretraining.section(records, settings, tried["records"] if tried else {})
-    sections = {module.PART: module.section for module in (time_to_accuracy, stages, growth, orchestration)}
+    sections: dict[str, Callable[..., Section]] = {
+        module.PART: module.section for module in (time_to_accuracy, stages, growth, orchestration)
+    }
     return sections[part](records, settings)
 
 

@@ -42,6 +42,11 @@ def test_compute_only_is_the_same_training_on_noise(built, trained):
     assert abs(float(made[0].views[0].std()) - 12**-0.5) < 0.01  # uniform in [0, 1)
 
 
+def test_noise_is_trained_on_to_the_end(built, tmp_path):
+    noise = ours.trainer(str(built[0]), ENTRY, width=8, threads=1, seed=0, kind=ours.OnNoise)
+    assert [row["epoch"] for row in noise.fit(tmp_path)] == [1, 2]
+
+
 @pytest.mark.parametrize("look", ["first_pass", "compiling", "accuracy"])
 def test_looking_leaves_no_trace(built, trained, look):
     before = copy.deepcopy(trained.state())
