@@ -39,7 +39,7 @@ def _by_matrices(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _matrices(kernel: Tensor, side: int) -> Tensor:
-    """N x side x side: a kernel (N x radius + 1, middle first) as the matrix of its convolution with reflected lines."""
+    """N x side x side: a kernel (N x radius + 1, middle first) as the matrix that convolves reflected lines with it."""
     taps = kernel.shape[1]
     lines = F.pad(torch.eye(side, device=kernel.device), (taps - 1,) * 2, mode="reflect")
     each = _convolve(lines[:, None], torch.eye(taps, device=kernel.device), 1)  # input pixel x tap x output pixel
