@@ -19,6 +19,8 @@ def test_blur_equals_torchvision(fields, sigma, size, kernel):
 def test_each_sample_has_its_own_deviation(fields):
     sigma = torch.linspace(0.1, 2, len(fields))
     together = blur(fields, sigma)
+    for i in range(len(fields)):
+        assert torch.equal(blur(fields[i : i + 1], sigma[i : i + 1])[0], together[i])
     assert (blur(fields, sigma.flip(0)) != together).flatten(1).any(1).sum() >= len(fields) - 1
 
 

@@ -2,8 +2,7 @@
 
 Each method trains for one step by the real loop, once with GroupNorm in the place of BatchNorm, and once with BatchNorm
 over the images of both processes. Settings of which a step meets what the one before it has left take more of them, as
-few as that needs, and small ones: a difference in the last bits grows with each, until max pooling takes another pixel.
-The two processes start once, for all cases.
+few as that needs: a difference in the last bits grows with each. The two processes start once, for all cases.
 """
 
 import copy
@@ -97,7 +96,7 @@ def method_of(case, norm):
 def step(case, norm, world):
     """The last step that a case takes in the real loop: the epoch's row, gradients, what the method holds afterwards."""
     method, (name, own, steps) = method_of(case, norm), CASES[case]
-    settings = Pretrain(epochs=steps, optimizer="sgd", lr=0.03, warmup_epochs=0.0, batch_size=IMAGES)
+    settings = Pretrain(epochs=steps, optimizer="sgd", lr=0.1, warmup_epochs=0.0, batch_size=IMAGES)
     recipes = views(METHODS.settings(name)(**own).recipe, {}, "test")
     trainer = Trainer(method, Share(world.rank, world.size), recipes, settings, size=32, seed=0, world=world)
     gradients = {}

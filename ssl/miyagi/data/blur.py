@@ -5,8 +5,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BY_MATRICES = 128
-"""Longest side, in pixels, up to which two matrix products are faster than sums of shifted images: 1.4 to 2.4 times at
-32 to 128 pixels on 2 cores, hardly at 160, and at 224 they are slower."""
+"""Longest side, in pixels, up to which two matrix products are faster than sums of shifted images: 1.4 to 1.8 times at
+32 to 128 pixels on 2 cores, not any more at 160."""
 CHUNK = 2**18
 """Numbers in images that are shifted and summed at a time: what is summed stays in a core's cache."""
 
