@@ -33,6 +33,7 @@ def trainer(
     threads: int,
     seed: int,
     images: int | None = None,
+    fused: bool = True,
     kind: type[Trainer] = Trainer,
 ) -> Trainer:
     """What the `pretrain` stage would train, without its monitor.
@@ -44,6 +45,7 @@ def trainer(
         threads: torch's.
         seed: of initialisation, order, augmentation and the method.
         images: an epoch has only so many; None: all.
+        fused: of conv4.
         kind: Trainer, or a kind of it.
     """
     own = dict(entry)
@@ -55,7 +57,7 @@ def trainer(
     paths = Paths(Path(root))
     info = data_info(read_manifest(paths.manifest(KEY)))
     torch.manual_seed(fold(seed, "init") >> 1)
-    encoder = encoders.build({"name": "conv4", "width": width}, info.mean, info.std)
+    encoder = encoders.build({"name": "conv4", "width": width, "fused": fused}, info.mean, info.std)
     return kind(
         methods.build(method, settings.model_dump(mode="json"), encoder, info).to(device),
         Loader(paths.beton(KEY, "train"), optimisation.part(1), seed=fold(seed, "order"), drop_last=True, limit=images),

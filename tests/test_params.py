@@ -147,7 +147,7 @@ def test_an_entry_overrides_the_shared_sections(edited):
     params = edited(change)
     simclr = params.experiment("simclr")
     assert (simclr.pretrain.epochs, simclr.pretrain.batch_size) == (7, 256)
-    assert simclr.encoder == {"name": "conv4", "width": 8, "grid": 2}
+    assert simclr.encoder == {"name": "conv4", "width": 8, "grid": 2, "fused": True}
     (view,) = simclr.views
     assert (view.flip, view.jitter, view.crop.scale, view.gray) == (0.1, None, (0.5, 1.0), 0.2)
     assert params.experiment("moco").pretrain.epochs == 3
@@ -170,7 +170,7 @@ def test_a_method_of_two_halves_gets_a_pair(edited):
 
     params = edited(change)
     found = {name: params.experiment(name).encoder for name in params.experiments}
-    conv4 = {"name": "conv4", "width": 64, "grid": 2}
+    conv4 = {"name": "conv4", "width": 64, "grid": 2, "fused": True}
     assert found["simclr"] == found["random"] == conv4
     assert found["split"] == {"name": "pair", "split": "lab", "of": conv4 | {"width": 32}}
     assert found["narrow"]["of"] == conv4 | {"width": 3}

@@ -60,7 +60,7 @@ def _use(own: Trained, name: str, form: str) -> str:
             inside,
             "import safetensors.torch",
             "from miyagi.nn.encoders.base import build",
-            f"network = build({json.dumps(own.experiment.encoder)}, {mean}, {std}).eval()",
+            f"network = build({own.experiment.encoder!r}, {mean}, {std}).eval()",
             load.replace(", strict=False", ""),
             "z = network(images)",
         )

@@ -39,7 +39,7 @@ def test_conv4_is_the_few_shot_papers():
 
 
 def test_conv4_pools_before_relu_and_changes_nothing_by_it():
-    encoder = make("conv4", width=8).train()
+    encoder = make("conv4", width=8, fused=False).train()
     papers = copy.deepcopy(encoder)
     for name, block in papers.blocks.items():
         convolution, norm, pool, relu = block
