@@ -170,6 +170,17 @@ def test_elsewhere_the_four_layers_follow_one_another(run):
     assert torch.equal(found, want)
 
 
+def test_small_and_large_batches_before_one_backward_pass(monkeypatch):
+    block = make(3).train()
+    plain = in_double(block)
+    monkeypatch.setattr(conv_norm_pool, "LEAST", 6 * 8 * 16 * 16)
+    batches = [images(n, 3, 16, 16) for n in (2, 6, 3, 7)]
+    for each in (block, plain):
+        sum(each(x.to(next(each.parameters()).dtype)).square().mean() for x in batches).backward()
+    for a, b in zip(block.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a.grad.double(), b.grad, rtol=1e-4, atol=1e-5)
+
+
 def test_run_again_on_the_way_back_it_gives_the_same_bits():
     class Two(Encoder):
         def __init__(self):

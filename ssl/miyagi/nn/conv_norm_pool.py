@@ -92,8 +92,9 @@ def _track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> 
         return
     norm.num_batches_tracked.add_(1)
     momentum = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
-    norm.running_mean.lerp_(mean, momentum)
-    norm.running_var.lerp_(variance * (count / (count - 1)), momentum)
+    # `data`: torch's own layer, whose backward pass may be still to come, holds them, and minds if autograd is told.
+    norm.running_mean.data.lerp_(mean, momentum)
+    norm.running_var.data.lerp_(variance * (count / (count - 1)), momentum)
 
 
 class _NormPool(torch.autograd.Function):
