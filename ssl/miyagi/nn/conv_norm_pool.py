@@ -32,8 +32,6 @@ PART = 2**22
 """Values of a map that are worked on at a time: 16 MiB, which a processor's last cache holds."""
 LEAST = 2**20
 """Values of a map that is worth it: with fewer, starting more operations costs more than a processor's memory does."""
-MOST_CHANNELS = 4
-"""Of a first layer's input. S has (9 channels)^2 entries; with many it costs more than it spares."""
 
 
 class ConvNormPool(nn.Sequential):
@@ -68,7 +66,9 @@ class ConvNormPool(nn.Sequential):
         sign = torch.where(norm.weight.detach() < 0, -1.0, 1.0)
         filters, slope = conv.weight * sign.view(-1, 1, 1, 1), norm.weight * sign
         y: Tensor
-        if not x.requires_grad and channels <= MOST_CHANNELS and height % 2 == width % 2 == 0:
+        # Patches of more values than the map has channels would cost more than they spare.
+        few = 9 * channels <= len(filters)
+        if few and not x.requires_grad and height % 2 == width % 2 == 0:
             y, mean, variance = _First.apply(x, filters, slope, norm.bias, norm.eps)
         else:
             y, mean, variance = _NormPool.apply(F.conv2d(x, filters, padding=1), slope, norm.bias, norm.eps)
@@ -250,10 +250,8 @@ def patch_moments(x: Tensor) -> tuple[Tensor, Tensor]:
         flat[:, wide] = 1  # whose products are the sums
         products.addmm_(flat.T, flat)
     at = torch.arange(wide).view(4, 4, c)
-    total = sum(products[corner][:, [*corner, wide]] for corner in (
-        at[dy : dy + 3, dx : dx + 3].flatten().tolist() for dy in (0, 1) for dx in (0, 1)
-    ))  # fmt: skip
-    assert isinstance(total, Tensor)
+    corners = [at[dy : dy + 3, dx : dx + 3].flatten() for dy in (0, 1) for dx in (0, 1)]
+    total = torch.stack([products[corner][:, torch.cat([corner, at.new_tensor([wide])])] for corner in corners]).sum(0)
     return total[:, -1], total[:, :-1]
 
 
