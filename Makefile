@@ -65,4 +65,4 @@ test: setup ## every unit, and one real path through each tool
 test-all: test ## the rest as well: the demo on the real data, every command of the README
 	$(PYTEST) $(WORKERS) --no-loadscope-reorder -m "slow and not gpu and not integration"
 	$(PYTEST) -m "slow and not gpu and integration and alone"
-	$(PYTEST) $(WORKERS) -m "slow and not gpu and integration and not alone"
+	$(PYTEST) $(WORKERS) --no-loadscope-reorder -m "slow and not gpu and integration and not alone"

@@ -4,7 +4,7 @@ import pytest
 
 from tests.integration.project import commands
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture
