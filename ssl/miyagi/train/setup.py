@@ -51,8 +51,8 @@ def keep_memory() -> bool:
     """Let glibc keep what torch frees, instead of giving it back to the kernel; whether it could be told so.
 
     By default every block over 32 MiB is mapped anew, so a step's activations are faulted in page by page at each
-    step. On 2 cores, Conv-4 with 512 views of 32 pixels trains 1.4 times as fast with this (1.1 to 1.8 in three rounds),
-    at 0.74 instead of 0.67 GiB; in layers that are not fused, 2.4 times, at 1.7 instead of 1.15 GiB.
+    step. On 2 cores, Conv-4 with 512 views of 32 pixels trains 1.4 times as fast with this (1.1 to 1.8 in three
+    rounds), at 0.74 instead of 0.67 GiB; in layers that are not fused, 2.4 times, at 1.7 instead of 1.15 GiB.
     """
     m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
     try:
