@@ -205,7 +205,7 @@ def _pool(
     pooled = torch.empty(size, memory_format=torch.channels_last)
     where = torch.empty(size, dtype=torch.int64, memory_format=torch.channels_last)
     y, offset = torch.empty_like(pooled), shift - mean * scale
-    for x, values, at, out in zip(maps, *(each.split(_images(shape)) for each in (pooled, where, y)), strict=True):
+    for x, (values, at, out) in zip(maps, _parts(_images(shape), pooled, where, y), strict=True):
         aten.max_pool2d_with_indices.out(x, [2, 2], [2, 2], out=values, indices=at)
         torch.addcmul(offset, _rows(values), scale, out=_rows(out)).relu_()
     return pooled, where, y
@@ -266,6 +266,7 @@ def _images(shape: Sequence[int]) -> int:
 
 
 def _parts(images: int, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """So many images of each tensor at a time; views."""
     return zip(*(each.split(images) for each in tensors), strict=True)
 
 
