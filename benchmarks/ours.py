@@ -86,6 +86,19 @@ class OnNoise(Trainer):
             yield batch
 
 
+class InTurn(OnNoise):
+    """Data in one epoch, noise in the other: the two stand side by side, however the machine's speed drifts."""
+
+    @staticmethod
+    def on_noise(epoch: int) -> bool:
+        """Noise comes first, then second, and so on, in each pair of epochs."""
+        return epoch % 4 in (0, 3)
+
+    def batches(self, epoch: int, loader: Loader | None = None, views: Sequence[View] | None = None) -> Iterator[Batch]:
+        kind = OnNoise if self.on_noise(epoch) else Trainer
+        return kind.batches(self, epoch, loader, views)
+
+
 def first_pass(trained: Trainer) -> float:
     """Pass over the data twice; what the first pass took longer (compiling, caches), in seconds."""
     took = []

@@ -1,7 +1,9 @@
 """(b) Pretraining end to end, and (c) the same training on random tensors: samples a second."""
 
+import tempfile
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from benchmarks.ratios import Spread, by_pairs, spread
@@ -21,39 +23,43 @@ SYSTEMS = {
 SIDES = (512, 1024, 2048, 3072)
 
 
-def ours(
-    root: str,
-    entry: dict[str, Any],
-    width: int,
-    threads: int,
-    images: int | None = None,
-    compute_only: bool = False,
-    count_flop: bool = False,
-) -> Record:
-    """`Trainer.fit` without a monitor; the first epoch warms up, an epoch's checkpoint is part of its time."""
-    import tempfile
-    from pathlib import Path
-
+def ours(root: str, entry: dict[str, Any], width: int, threads: int) -> Record:
+    """A training without a monitor; the first epoch warms up."""
     start = time.perf_counter()
     from benchmarks import ours as side
-    from miyagi.train.loop import Row, Trainer
 
     imports = time.perf_counter() - start
-    kind = side.OnNoise if compute_only else Trainer
-    trained = side.trainer(root, entry, width=width, threads=threads, seed=0, images=images, kind=kind)
-    images = trained.loader.images
+    trained = side.trainer(root, entry, width=width, threads=threads, seed=0)
+    return {"imports": imports, **timed(trained.loader.images, _epochs(trained))}
+
+
+def in_turn(root: str, entry: dict[str, Any], width: int, threads: int, images: int) -> Record:
+    """Ours with data and ours on noise, epoch by epoch in turn; the first epoch of each warms up.
+
+    Returns:
+        `ours` and `ours_compute`: the record of each. `flop`: of one training sample.
+    """
+    start = time.perf_counter()
+    from benchmarks import ours as side
+
+    imports = time.perf_counter() - start
+    given: dict[str, Any] = {"width": width, "threads": threads, "seed": 0, "images": images}
+    trained = side.trainer(root, entry, kind=side.InTurn, **given)
+    epochs: dict[str, list[float]] = {"ours": [], "ours_compute": []}
+    for epoch, seconds in enumerate(_epochs(trained)):
+        epochs["ours_compute" if side.InTurn.on_noise(epoch) else "ours"].append(seconds)
+    # Of plain layers: a compiled network's torch cannot see, and what fusing adds is not the task's.
+    plain = side.trainer(root, entry | {"runtime": {}}, fused=False, kind=side.OnNoise, **given)
+    rates = {system: timed(trained.loader.images, took) for system, took in epochs.items()}
+    return {"imports": imports, "flop": flop(plain), **rates}
+
+
+def _epochs(trained: Any) -> list[float]:
+    """Seconds of each epoch of `Trainer.fit`; its checkpoint is part of its time."""
     marks = [time.perf_counter()]
-
-    def mark(row: Row, rate: float) -> None:
-        marks.append(time.perf_counter())
-
     with tempfile.TemporaryDirectory() as folder:
-        trained.fit(Path(folder), None, mark)
-    record = {"imports": imports, **timed(images, [b - a for a, b in pairwise(marks)])}
-    if count_flop:  # of plain layers: a compiled network's torch cannot see, and what fusing adds is not the task's
-        plain = entry | {"runtime": {}}
-        record["flop"] = flop(side.trainer(root, plain, width=width, threads=threads, seed=0, fused=False, kind=kind))
-    return record
+        trained.fit(Path(folder), None, lambda row, rate: marks.append(time.perf_counter()))
+    return [later - earlier for earlier, later in pairwise(marks)]
 
 
 def flop(trained: Any) -> float:
@@ -144,13 +150,12 @@ def run(session: Session) -> None:
     )
     entry = settings.entry(settings.data_path.recipes[0])
     theirs = arguments(session, epochs=1 + settings.pretraining.epochs) | {"images": settings.rate_images}
-    mine = session.ours() | {"entry": entry, "images": settings.rate_images}
+    entry["pretrain"]["epochs"] = 2 * (1 + settings.pretraining.turns)
     # Nothing decodes beside it, so all threads compute.
     compute = theirs | {"workers": 0, "threads": settings.threads, "compute_only": True}
     calls: dict[str, dict[str, Any]] = {
         "peak": {"target": "peak", "threads": settings.threads, "sides": list(SIDES)},
-        "ours_compute": {"target": "ours", **mine, "compute_only": True, "count_flop": True},
-        "ours": {"target": "ours", **mine},
+        "ours": {"target": "in_turn", **session.ours(), "entry": entry, "images": settings.rate_images},
         "lightly_compute": {"target": "lightly", **compute},
         "lightly": {"target": "lightly", **theirs, **chosen},
         "lightly_kept": {"target": "lightly", **compute, "keep_memory": True},
@@ -169,6 +174,7 @@ def section(records: Records, settings: dict[str, Any], tried: Records) -> Secti
         settings: as they were kept with the records.
         tried: the trials of `fastest`.
     """
+    records = _apart(records)
     rates = {system: by_round(records, system, lambda record: record["rate"]) for system in (*SYSTEMS, "peak")}
     flops = by_round(records, "ours_compute", lambda record: record["flop"])
     reached = {name: rate * flops[name] for name, rate in rates["ours_compute"].items() if name in flops}
@@ -196,8 +202,10 @@ def section(records: Records, settings: dict[str, Any], tried: Records) -> Secti
         "(b) Pretraining end to end, (c) compute only",
         f"SimCLR with conv4 (width {settings['width']}), {settings['batch']} images a batch, recipe "
         f"{settings['recipe']}, SGD, torch with {settings['threads']} threads, monitors off; one epoch of "
-        f"{settings['rate_images']:,} images warms up, {settings['pretraining']['epochs']} more are timed, our "
-        "checkpoints included. Compute only: the same loop on one batch of random tensors.",
+        f"{settings['rate_images']:,} images warms up, of lightly {settings['pretraining']['epochs']} more are timed, "
+        f"of ours {settings['pretraining']['turns']}, our checkpoints included. Compute only: the same loop on one "
+        "batch of random tensors. In a training of ours, epochs end to end and compute only take turns, since the "
+        "speed of a machine drifts from one minute to the next.",
         ["system", "samples/s", "end to end / compute only", "imports, s", "first epoch, s"],
         rows,
         [
@@ -208,6 +216,17 @@ def section(records: Records, settings: dict[str, Any], tried: Records) -> Secti
         ],
         notes,
     )
+
+
+def _apart(records: Records) -> Records:
+    """Of each record of `in_turn`, one of each system; the others as they are."""
+    found: Records = {}
+    for key, record in records.items():
+        system, _, turn = key.partition("/")
+        each = {name: value for name, value in record.items() if name in SYSTEMS}
+        rest = {name: value for name, value in record.items() if name not in each}
+        found |= {f"{name}/{turn}": rest | own for name, own in each.items()} if system == "ours" else {key: record}
+    return found
 
 
 def scaled(found: Spread, factor: float) -> Spread:

@@ -32,6 +32,7 @@ class Pretraining(Frozen):
     momentum: Fraction
     weight_decay: float = Field(ge=0)
     epochs: Count
+    turns: Count
     runtime: dict[str, Any]
 
     def optimisation(self) -> dict[str, float]:

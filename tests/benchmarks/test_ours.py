@@ -47,6 +47,16 @@ def test_noise_is_trained_on_to_the_end(built, tmp_path):
     assert [row["epoch"] for row in noise.fit(tmp_path)] == [1, 2]
 
 
+def test_data_and_noise_take_turns(built):
+    both = ours.trainer(str(built[0]), ENTRY, width=8, threads=1, seed=0, kind=ours.InTurn)
+    noise = ours.trainer(str(built[0]), ENTRY, width=8, threads=1, seed=0, kind=ours.OnNoise)
+    real = ours.trainer(str(built[0]), ENTRY, width=8, threads=1, seed=0)
+    for epoch, sort in enumerate([noise, real, real, noise, noise, real]):
+        assert both.on_noise(epoch) == (sort is noise)
+        for made, expected in zip(both.batches(epoch), sort.batches(epoch), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(made.views, expected.views, strict=True))
+
+
 @pytest.mark.parametrize("look", ["first_pass", "compiling", "accuracy"])
 def test_looking_leaves_no_trace(built, trained, look):
     before = copy.deepcopy(trained.state())
