@@ -113,7 +113,7 @@ def test_no_running_statistics_where_none_are_kept():
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_moments_are_those_of_the_patches(monkeypatch, channels):
-    monkeypatch.setattr(conv_norm_pool, "PART", 2 * 16 * channels * 6 * 10)  # two images at a time, and one
+    monkeypatch.setattr(conv_norm_pool, "PATCHES", 2 * 4 * channels * 6 * 10)  # two images at a time, and one
     x = images(5, channels, 6, 10) - 0.3
     patches = nn.functional.unfold(x.double(), 3, padding=1)  # N x (channel, row, column) x positions
     patches = patches.unflatten(1, (channels, 9)).transpose(1, 2).flatten(1, 2).transpose(1, 2).flatten(0, 1)
