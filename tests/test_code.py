@@ -9,7 +9,7 @@ from miyagi.registry import ENCODERS, METHODS, PROTOCOLS, SOURCES
 
 ROOT = Path(__file__).parent.parent
 LEAVES = {PACKAGE / f"{leaf}.py" for leaf in ("errors", "paths", "progress", "recipes", "registry")}
-"""What changes no result; why, says tests/integration/test_dag.py."""
+"""What changes no result; why, says tests/integration/test_dependencies.py."""
 
 
 def test_a_comment_changes_nothing_and_a_token_does(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""A checkout of this project in a folder of its own, cut down to what a test can wait for."""
+"""A checkout of this project in a folder of its own, cut down to what a test can wait for, and its stages."""
 
 import os
 import re
@@ -124,3 +124,13 @@ def shrink(params):
     params["evaluate"]["lowlabel"] |= {
         "fractions": [0.1], "finetune": {"lr": [0.01], "steps": [5]}, "optimization": {"batch_size": 32, "looks": 1},
     }  # fmt: skip
+
+
+def stages(*names):
+    """Names of stages from patterns: {E} stands for each experiment."""
+    return {name.format(E=e) for name in names for e in EXPERIMENTS}
+
+
+ALL = stages("prepare@digits", "sweep@{E}", "pretrain@{E}-0", "embed@{E}-0-digits", "probe@{E}-0-knn",
+             "probe@{E}-0-linear", "finetune@simclr-0-lowlabel", "report")  # fmt: skip
+OF_SIMCLR = {s for s in ALL if "simclr" in s}

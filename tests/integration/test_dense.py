@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.integration.project import EXPERIMENTS
-from tests.integration.test_dag import HARMLESS, IMPORTS
+from tests.integration.test_dependencies import HARMLESS, IMPORTS
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -54,7 +54,7 @@ def test_switched_on_it_runs_and_reruns_only_what_a_change_touches(project):
 
 
 def _check_imports(project):
-    """See test_dag.py's test of the same for the other stages."""
+    """See test_dependencies.py's test of the same for the other stages."""
     from miyagi.code import closure, declared
     from miyagi.registry import ENCODERS, METHODS
     from tests.integration.project import ROOT

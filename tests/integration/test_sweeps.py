@@ -16,7 +16,7 @@ from flows.postgres import Postgres
 from miyagi.code import declared
 from miyagi.registry import METHODS
 from tests.integration.project import ROOT, Project, checkout, shrink
-from tests.integration.test_dag import HARMLESS, IMPORTS
+from tests.integration.test_dependencies import HARMLESS, IMPORTS
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 SWEEP = {
